@@ -1,0 +1,137 @@
+r"""Objectives: what a network is trained to minimise.
+
+Conditional flow matching regresses the conditional velocity (or the data) on points of the path:
+
+.. math:: L(\theta) = E_{t \sim U[0, 1],\ (x_0, x_1) \sim \pi}
+          \; w(t) \, \tfrac{1}{d} \lVert f_\theta(x_t, t) - y_t \rVert^2,
+
+where d is the number of elements of an item and the target :math:`y_t` is :math:`u_t = dx_t/dt` for velocity
+prediction and the data end of the trajectory for data prediction. The minimiser is
+:math:`E[y_t \mid x_t = x]`: the marginal velocity, or the data prediction from which it follows (see
+`physflow.generative.paths`). The minimum is not zero but the mean conditional variance of :math:`y_t`.
+
+References:
+    Y. Lipman et al., "Flow matching for generative modeling", ICLR 2023, theorem 2.
+    A. Tong et al., "Improving and generalizing flow-based generative models with minibatch optimal
+    transport", TMLR 2024, section 3.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from physflow.config import nearest
+from physflow.generative.couplings import Coupling, Independent
+from physflow.generative.paths import LinearPath, Path, Velocity
+from physflow.generative.sources import Gaussian, Source
+
+__all__ = ["LAST_TIME", "FlowMatching", "Objective"]
+
+LAST_TIME = 1 - 1e-3
+"""The latest time for the velocity of a data-predicting network, whose formula is 0/0 at t = 1."""
+
+
+class Objective(ABC):
+    """A scalar to minimise over the weights of a network."""
+
+    @abstractmethod
+    def loss(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> Tensor:
+        """An unbiased estimate of the objective from one minibatch.
+
+        Arguments:
+            network: Any callable network(x, t, z=None), x and the result of shape (batch, ...), t (batch,).
+            x1: Data samples in model space, shape (batch, ...), at least one.
+            generator: All random numbers of the estimate.
+
+        Returns:
+            The loss, a scalar tensor in float32 or finer.
+        """
+
+
+@dataclass(frozen=True)
+class FlowMatching(Objective):
+    r"""Conditional flow matching with any path, coupling and source.
+
+    Arguments:
+        path: The probability path.
+        coupling: How the samples of a minibatch are paired: `Independent` is I-CFM, `ExactOT` is OT-CFM.
+        source: The law of :math:`x_0`.
+        weight: The weight :math:`w(t)`, a map of times (batch,) to values (batch,); None is :math:`w = 1`.
+        prediction: What the network returns: ``"velocity"``, or ``"data"``, the clean sample. The data
+            prediction of a `LinearPath` with a tube is that of the tube's end, as its docstring says.
+
+    Raises:
+        ValueError: If `prediction` is neither.
+    """
+
+    path: Path = field(default_factory=LinearPath)
+    coupling: Coupling = field(default_factory=Independent)
+    source: Source = field(default_factory=Gaussian)
+    weight: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
+    prediction: Literal["velocity", "data"] = field(default="velocity", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.prediction not in ("velocity", "data"):
+            hint = nearest(self.prediction, ("velocity", "data"))
+            raise ValueError(f"unknown prediction {self.prediction!r} of a network; {hint}")
+
+    def loss(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> Tensor:
+        """The weighted mean squared error over all elements, one uniform time per item; see `Objective.loss`.
+
+        Raises:
+            TypeError: If `x1` does not hold floating-point numbers.
+            ValueError: If the batch is empty, or the network or the weight returns a wrong shape.
+        """
+        if not x1.is_floating_point():
+            raise TypeError(f"expected data of a floating-point type, got {x1.dtype}")
+        if x1.numel() == 0:
+            raise ValueError(f"the mean over an empty batch is undefined; got data of shape {tuple(x1.shape)}")
+        x1 = x1.to(torch.promote_types(x1.dtype, torch.float32))
+        x0 = self.source.sample(x1.shape, generator, dtype=x1.dtype, device=x1.device)
+        x0, x1 = self.coupling(x0, x1)
+        t = torch.rand(len(x1), generator=generator, dtype=x1.dtype, device=generator.device).to(x1.device)
+        x_t, target = self.path.interpolate(x0, x1, t, generator)
+        if self.prediction == "data":
+            target = self.path.convert(target, x_t, t, given="velocity", wanted="data")
+
+        predicted = network(x_t, t)
+        if predicted.shape != target.shape:
+            raise ValueError(f"expected the network to keep the shape {tuple(x_t.shape)}, got {tuple(predicted.shape)}")
+        # Autocast's half precision ends here: the target's type is finer, and elementwise arithmetic keeps it.
+        per_item = (predicted - target).square().reshape(len(t), -1).mean(1)
+        if self.weight is not None:
+            weight = self.weight(t)
+            if weight.shape != t.shape:
+                raise ValueError(f"expected one weight per item, shape {tuple(t.shape)}, got {tuple(weight.shape)}")
+            per_item = weight * per_item
+        return per_item.mean()
+
+    def velocity(self, network: Callable[..., Tensor]) -> Velocity:
+        r"""The marginal velocity that a trained network stands for.
+
+        A data-predicting network is evaluated at :math:`\min(t, 0.999)` (`LAST_TIME`), because its velocity
+        :math:`(D - x) / (1 - t)` is 0/0 at :math:`t = 1`, where a solver may ask for it. An error of the
+        network enters the velocity divided by :math:`1 - t`: generate with a solver that stays away from
+        :math:`t = 1` (`Euler`, `Midpoint`, `Heun`), and invert with a velocity-predicting network.
+
+        Arguments:
+            network: The network that was trained on this objective.
+
+        Returns:
+            The callable v(x, t, z=None), to be given to `integrate`.
+        """
+        if self.prediction == "velocity":
+            return network
+
+        def velocity(x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+            t = t.clamp(max=LAST_TIME)
+            data = network(x, t) if z is None else network(x, t, z)
+            return self.path.convert(data, x, t, given="data", wanted="velocity")
+
+        return velocity
