@@ -1,0 +1,98 @@
+r"""A residual multilayer perceptron, for states that are vectors of coordinates.
+
+With the input layer :math:`h = W_{in} x + b_{in}` and the embedding :math:`e(t, z)` of time and latent, each
+block adds
+
+.. math:: h \leftarrow h
+          + W_2\, \mathrm{SiLU}\bigl(W_1 [(1 + a(e)) \odot \mathrm{LN}(h) + c(e)] + b_1\bigr) + b_2,
+
+with the scale :math:`a` and the shift :math:`c` linear in :math:`\mathrm{SiLU}(e)`. The output layer is
+linear. It and every :math:`W_2` start at zero: an untrained network is the zero function and its blocks are
+the identity.
+
+The work is in a few large matrix products (the modulations of all blocks are one): what a CPU does best.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, addcmul, nn
+from torch.nn.functional import silu
+
+from physflow.generative.networks.embedding import Conditioning
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Module):
+    """A residual perceptron with adaptive layer norms: called as ``network(x, t, z=None)``.
+
+    Arguments:
+        dimension: The number d of coordinates of a state.
+        width: The width of the residual stream.
+        blocks: The number of residual blocks.
+        expansion: The width of a block's hidden layer, in units of `width`.
+        latent: The width of the latent z; 0 for a network without one.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    References:
+        Peebles and Xie (2023), Scalable diffusion models with transformers, section 3.2 (adaptive layer norm,
+        zero start).
+    """
+
+    def __init__(self, dimension: int, width: int = 512, blocks: int = 4, expansion: int = 2, latent: int = 0) -> None:
+        super().__init__()
+        if min(dimension, width, blocks, expansion) < 1 or latent < 0:
+            raise ValueError(
+                f"expected positive sizes and latent >= 0, got dimension={dimension}, width={width}, "
+                f"blocks={blocks}, expansion={expansion}, latent={latent}"
+            )
+        self.dimension = dimension
+        # Time is one number: a quarter of the width embeds it amply and keeps the modulation cheap.
+        embedding = max(64, width // 4, latent)
+        self.conditioning = Conditioning(64, embedding, latent)
+        self.modulation = nn.Linear(embedding, blocks * 2 * width)
+        self.input = nn.Linear(dimension, width)
+        self.blocks = nn.ModuleList(_Block(width, expansion * width) for _ in range(blocks))
+        self.output = nn.Linear(width, dimension)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+        """The network's value at the states x and times t.
+
+        Arguments:
+            x: The states, shape (batch, dimension).
+            t: The times, shape (batch,).
+            z: The latents, shape (batch, latent); only for a network with latent > 0.
+
+        Returns:
+            A tensor of x's shape.
+
+        Raises:
+            ValueError: If a shape does not fit.
+        """
+        if x.ndim != 2 or x.shape[1] != self.dimension:
+            raise ValueError(f"expected states of shape (batch, {self.dimension}), got {tuple(x.shape)}")
+        modulation = self.modulation(silu(self.conditioning(x, t, z)))
+        h = self.input(x)
+        for block, part in zip(self.blocks, modulation.chunk(len(self.blocks), dim=1), strict=True):
+            scale, shift = part.chunk(2, dim=1)
+            h = h + block(h, scale, shift)
+        return self.output(h)
+
+
+class _Block(nn.Module):
+    """The increment of one block; `scale` and `shift` have the shape of `h`."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.first = nn.Linear(width, hidden)
+        self.last = nn.Linear(hidden, width)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return self.last(silu(self.first(addcmul(shift, self.norm(h), 1 + scale))))

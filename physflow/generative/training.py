@@ -1,0 +1,380 @@
+r"""Training: a fixed number of steps of Adam on an objective, with averaged weights and exact resumption.
+
+Step :math:`n = 0, 1, \dots, N - 1` draws a batch, evaluates the objective :math:`\ell(\theta)`, limits the
+norm of its gradient to `clip` and updates the weights by Adam at the learning rate
+
+.. math:: \eta_n = \eta \min\Bigl(1, \frac{n + 1}{N_w}\Bigr) \cdot
+          \begin{cases} 1 & \text{constant} \\
+          \tfrac12 \bigl(1 + \cos \pi \frac{\max(0,\, n - N_w)}{N - N_w}\bigr) & \text{cosine} \end{cases}
+
+with :math:`N_w` steps of warm-up. What samples later is an exponential moving average of the weights,
+
+.. math:: \bar\theta \leftarrow d_n \bar\theta + (1 - d_n)\, \theta, \qquad
+          d_0 = 0, \quad d_n = \min\Bigl(d, \frac{1 + n}{10 + n}\Bigr),
+
+whose decay :math:`d_n` rises to :math:`d`, so that the first weights are soon forgotten.
+
+The data are read in epochs, each shuffled anew, in batches of `batch_size`; what remains of an epoch and is
+less than a batch is left out. A data set smaller than a batch is one batch.
+
+Two runs of the same seed, settings, data, machine and versions give the same weights, bit for bit on a CPU,
+also where one of them was interrupted: all that is random comes from the run's own generators, whose states
+are in the checkpoint.
+
+Under ``torchrun`` every process evaluates the network on its share of the same global batch. Noise, times and
+coupling are those of the whole batch in all of them, so that the number of processes changes the speed and,
+but for rounding and dropout, nothing else: a minibatch optimal-transport plan, for one, does not shrink as
+processes are added.
+
+References:
+    Kingma and Ba (2015), Adam: a method for stochastic optimization.
+    Tong et al. (2024), Improving and generalizing flow-based generative models with minibatch optimal
+    transport (the recipe: warm-up, clipping, average).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from physflow.config import TrainingConfig, to_dict
+from physflow.generative.checkpoints import Checkpoint, Draws, Record
+from physflow.generative.objectives import Objective
+
+__all__ = ["BatchSource", "TensorBatches", "TrainingDiverged", "train"]
+
+# The seed of the noise in every evaluation: validation losses differ by the weights alone, also between runs.
+EVALUATION_SEED = 2**31 - 1
+
+
+class BatchSource(Protocol):
+    """Data in model space, read by index."""
+
+    def __len__(self) -> int:
+        """The number of items."""
+        ...
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """The items at `indices` (int64, on the CPU), shape (len(indices), ...)."""
+        ...
+
+
+class TensorBatches:
+    """A `BatchSource` in memory.
+
+    Arguments:
+        items: The items, shape (items, ...).
+    """
+
+    def __init__(self, items: Tensor) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """The items at `indices`."""
+        return self.items[indices.to(self.items.device)]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or its gradient is no longer finite; the weights are those before the step.
+
+    Arguments:
+        step: The step that failed, counted from 1.
+        loss: Its loss.
+        gradient_norm: The norm of its gradient.
+        finite: Whether its batch of data was finite.
+        checkpoint: The last good checkpoint, or None where there is none.
+    """
+
+    def __init__(self, step: int, loss: float, gradient_norm: float, finite: bool, checkpoint: Path | None) -> None:
+        fix = (
+            "train again in an empty folder with a smaller learning_rate or a longer warmup"
+            if finite
+            else "the batch of data holds values that are not finite: mend the data"
+        )
+        kept = "no checkpoint was written" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
+        super().__init__(
+            f"training diverged at step {step}: the loss is {loss:g}, the norm of its gradient "
+            f"{gradient_norm:g}; {fix}; {kept}"
+        )
+        self.step, self.checkpoint = step, checkpoint
+
+
+def train(
+    network: nn.Module,
+    objective: Objective,
+    data: BatchSource,
+    config: TrainingConfig,
+    *,
+    validation: BatchSource | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
+    fingerprint: str = "",
+    progress: bool = False,
+) -> nn.Module:
+    """Train a network by minimising an objective over data.
+
+    With a folder, a run that finds its own checkpoint there goes on from it, and one that is complete returns
+    at once. Ctrl-C lets the current step end, writes a checkpoint and raises `KeyboardInterrupt`; a second
+    one stops at once.
+
+    Arguments:
+        network: The network; moved to `device` and trained in place.
+        objective: What is minimised: ``objective.loss(network, x1, generator)``, a mean over the items of the
+            batch x1.
+        data: The training data in model space; cast to the network's dtype.
+        config: The settings.
+        validation: Data for the validation loss, or None.
+        folder: Where ``checkpoint.pt`` and ``metrics.jsonl`` are kept (see
+            `physflow.generative.checkpoints`), or None.
+        device: Where to train. Under ``torchrun``, ``"cuda"`` is each process's own GPU.
+        fingerprint: The fingerprint of the data, kept in the checkpoint.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The network with the averaged weights, in evaluation mode.
+
+    Raises:
+        ValueError: If there are no data, or the folder holds the checkpoint of another run.
+        TrainingDiverged: If the loss or its gradient is no longer finite. The last checkpoint stays as it is.
+    """
+    if len(data) == 0:
+        raise ValueError(
+            "expected at least one item of training data, got none; give more data or keep less of them for validation"
+        )
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK") or torch.cuda.current_device()))
+    rank, world = _processes(device)
+    run = _Run(network.to(device), config, len(data), device)
+    run.keep(None if folder is None else Path(folder), fingerprint, rank)
+    if world > 1:
+        # Nobody goes on, and perhaps removes the checkpoint, before all have read it.
+        distributed.barrier()
+    if run.record.step < config.steps:
+        # Nobody would see a validation loss that is neither written nor shown.
+        watched = validation is not None and len(validation) > 0 and (folder is not None or progress)
+        _loop(run, objective, data, validation if watched else None, progress and rank == 0, rank, world)
+    return run.average.module.eval()
+
+
+class _Run:
+    """Everything that changes while a network is trained, and the files that keep it."""
+
+    def __init__(self, network: nn.Module, config: TrainingConfig, items: int, device: torch.device) -> None:
+        self.network, self.config, self.device = network, config, device
+        self.average = AveragedModel(network, multi_avg_fn=_averaging(config.ema))
+        fused = device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, fused=fused)
+        self.schedule = LambdaLR(self.optimizer, _learning_rate_factor(config))
+        self.draws = Draws(items, config.batch_size, config.seed, device)
+        self.record = Record(None)
+        self.checkpoint: Checkpoint | None = None
+        self.writes = False
+
+    def keep(self, folder: Path | None, fingerprint: str, rank: int) -> None:
+        """Go on from the checkpoint in the folder, if there is one; from now on `save` writes there."""
+        if folder is None:
+            return
+        names = ("network", "average", "optimizer", "schedule", "draws", "record")
+        parts = {name: getattr(self, name) for name in names}
+        settings = {**to_dict(self.config), "device": self.device.type}
+        data = f"fingerprint {fingerprint!r}, {self.draws.items} items"
+        self.checkpoint = Checkpoint(folder / "checkpoint.pt", parts, settings, data)
+        self.checkpoint.restore()
+        self.writes = rank == 0
+        if self.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.record.path = folder / "metrics.jsonl"
+            self.record.truncate()
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a folder and this process is the one that writes."""
+        if self.checkpoint is not None and self.writes:
+            self.checkpoint.write()
+
+
+def _loop(
+    run: _Run,
+    objective: Objective,
+    data: BatchSource,
+    validation: BatchSource | None,
+    progress: bool,
+    rank: int,
+    world: int,
+) -> None:
+    config, record, device = run.config, run.record, run.device
+    parameters = [p for p in run.network.parameters() if p.requires_grad]
+    dtype = parameters[0].dtype
+    forward: Callable[..., Tensor] = run.network.train()
+    average: Callable[..., Tensor] = run.average.module.eval()
+    if world > 1:
+        forward = DistributedDataParallel(run.network)
+    if config.compile:
+        forward = torch.compile(forward)
+    if world > 1:
+        forward, average = _Share(forward, rank, world), _Share(average, rank, world)
+    # A curve of about 200 points, and one wherever the validation loss is known.
+    write_every = max(1, config.steps // 200)
+
+    with (
+        tqdm(total=config.steps, initial=record.step, desc="train", disable=not progress) as bar,
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        _deferred_interrupt() as interrupted,
+    ):
+        while record.step < config.steps:
+            x1 = data.batch(run.draws.indices()).to(device, dtype)
+            # Dropout knows only the global generator; seeded by the step, it has no place in the checkpoint.
+            torch.manual_seed(config.seed + world * record.step + rank)
+            with _autocast(config, device):
+                loss = objective.loss(forward, x1, run.draws.noise)
+            run.optimizer.zero_grad()
+            # The processes' gradients are averaged, but their shares of the loss add up.
+            (world * loss).backward()
+            norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+            if not (loss.isfinite() and norm.isfinite()):
+                path = run.checkpoint.path if run.checkpoint and run.checkpoint.path.exists() else None
+                finite = bool(x1.isfinite().all())
+                raise TrainingDiverged(record.step + 1, loss.item(), norm.item(), finite, path)
+            values = {"learning_rate": float(run.schedule.get_last_lr()[0])}
+            run.optimizer.step()
+            run.schedule.step()
+            run.average.update_parameters(run.network)
+            record.add(loss.item(), norm.item())
+
+            last = record.step == config.steps
+            evaluate = record.step % config.evaluate_every == 0 or last
+            if validation is not None and evaluate:
+                values["validation_loss"] = _evaluate(objective, average, validation, config, device, dtype)
+            if evaluate or record.step % write_every == 0:
+                bar.set_postfix(record.write(**values), refresh=False)
+            bar.update()
+            stop = interrupted()
+            if stop or last or record.step % config.checkpoint_every == 0:
+                run.save()
+            if stop:
+                break
+
+
+@torch.no_grad()
+def _evaluate(
+    objective: Objective,
+    network: Callable[..., Tensor],
+    data: BatchSource,
+    config: TrainingConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> float:
+    """The mean loss over all the data, with the same noise every time."""
+    generator = torch.Generator(device).manual_seed(EVALUATION_SEED)
+    total = 0.0
+    for indices in torch.arange(len(data)).split(config.batch_size):
+        with _autocast(config, device):
+            loss = objective.loss(network, data.batch(indices).to(device, dtype), generator)
+        total += len(indices) * loss.item()
+    return total / len(data)
+
+
+def _autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def _learning_rate_factor(config: TrainingConfig) -> Callable[[int], float]:
+    """The learning rate of step n in units of the highest, see the module's docstring."""
+
+    def factor(n: int) -> float:
+        warm = min(1.0, (n + 1) / max(1, config.warmup))
+        if config.schedule == "constant":
+            return warm
+        done = max(0, n - config.warmup) / max(1, config.steps - config.warmup)
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return factor
+
+
+def _averaging(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """The update of the averaged weights after n updates, see the module's docstring."""
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(n)) / (10 + int(n))))(list(averaged), list(current), n)
+
+    return update
+
+
+class _Share:
+    """A network that evaluates one process's share of a batch and receives the rest from the others.
+
+    The loss of the whole result is the loss of the whole batch; its gradient here is that of the process's
+    own share.
+    """
+
+    def __init__(self, network: Callable[..., Tensor], rank: int, world: int) -> None:
+        self.network, self.rank, self.world = network, rank, world
+
+    def __call__(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+        begin, end = (len(x) * r // self.world for r in (self.rank, self.rank + 1))
+        own = self.network(x[begin:end], t[begin:end], None if z is None else z[begin:end])
+        # In the precision of x, because not every backend adds half precision.
+        whole = x.new_zeros(len(x), *own.shape[1:])
+        whole[begin:end] = own.detach()
+        distributed.all_reduce(whole)
+        return torch.cat([whole[:begin], own, whole[end:]])
+
+
+def _processes(device: torch.device) -> tuple[int, int]:
+    """The rank of this process and their number, after joining them where ``torchrun`` has started some."""
+    if not distributed.is_available():
+        return 0, 1
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # The processes of one launch can meet only once, so they stay joined for a next training.
+        atexit.register(distributed.destroy_process_group)
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Hold back the first Ctrl-C, so that no checkpoint sees half a step; it is raised on leaving.
+
+    Yields:
+        A function that says whether there was one.
+    """
+    pending = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal pending
+        if pending:
+            raise KeyboardInterrupt
+        pending = True
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # Python delivers signals to the main thread only, and another handler is somebody's wish.
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield lambda: pending
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pending:
+        raise KeyboardInterrupt
