@@ -1,0 +1,61 @@
+"""The equation that a Dataset says its fields satisfy.
+
+An equation writes itself as plain attributes (`Equation.attributes`); beside them the Dataset holds the grid
+(coordinates and the attribute ``centering``) and, for a source that has no name, the variable ``source``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from physflow.config import nearest
+from physflow.fields import grid_of
+from physflow.pde.darcy import Darcy
+from physflow.pde.darcy_nodes import DarcyNodes
+from physflow.pde.equation import Equation
+
+__all__ = ["from_dataset"]
+
+_REQUIRED = {"Darcy": ("source", "boundary", "faces"), "DarcyNodes": ("source",)}
+
+
+def from_dataset(ds: xr.Dataset) -> Equation:
+    """The equation of a Dataset, rebuilt from its attributes on the grid of its fields.
+
+    Arguments:
+        ds: A Dataset of fields with the attributes ``equation`` (``"Darcy"`` or ``"DarcyNodes"``), ``source``
+            and, for Darcy, ``boundary`` and ``faces``; with ``source="custom"`` also the variable ``source``
+            over the grid's axes.
+
+    Returns:
+        The equation.
+
+    Raises:
+        ValueError: If an attribute or the custom source is missing, or the equation is unknown.
+    """
+    name = str(ds.attrs.get("equation", ""))
+    if name and name not in _REQUIRED:
+        raise ValueError(f"unknown equation {name!r} in the dataset's attributes; {nearest(name, _REQUIRED)}")
+    required = ("equation", *_REQUIRED.get(name, _REQUIRED["Darcy"]))
+    missing = [key for key in required if key not in ds.attrs]
+    if missing:
+        raise ValueError(
+            f"the dataset does not say which equation its fields satisfy: it lacks the attributes {missing} "
+            f"(it has {sorted(map(str, ds.attrs))}); build the equation by hand, for example equation = "
+            "physflow.pde.Darcy(physflow.fields.grid_of(ds), source='wells', boundary='neumann', "
+            "faces='harmonic'), and set ds.attrs.update(equation.attributes())"
+        )
+    grid = grid_of(ds)
+    source: Any = str(ds.attrs["source"])
+    if source == "custom":
+        if "source" not in ds.data_vars or set(ds["source"].dims) != set(grid.axes):
+            raise ValueError(
+                "the dataset's attribute source is 'custom', but it has no variable 'source' over "
+                f"{grid.axes}; add the source term, ds['source'] = ({grid.axes}, values)"
+            )
+        source = ds["source"].transpose(*grid.axes).values
+    if name == "DarcyNodes":
+        return DarcyNodes(grid, source=source)
+    return Darcy(grid, source=source, boundary=ds.attrs["boundary"], faces=ds.attrs["faces"])

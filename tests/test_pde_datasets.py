@@ -1,0 +1,63 @@
+"""Equations rebuilt from the attributes of a dataset."""
+
+import numpy as np
+import pytest
+import torch
+
+from physflow.fields import to_dataset
+from physflow.grid import Grid
+from physflow.pde import Darcy, DarcyNodes, from_dataset
+
+EQUATIONS = [
+    Darcy(Grid((8, 8))),
+    Darcy(Grid((8, 12), ((0, 1), (1, 3))), faces="arithmetic"),
+    Darcy(Grid((8, 8)), source="constant", boundary="dirichlet"),
+    DarcyNodes(Grid((9, 8), centering="nodes")),
+]
+
+
+def dataset(equation):
+    K = torch.ones(2, 2, *equation.grid.shape)
+    return to_dataset(K, equation.fields, equation.grid, equation.attributes())
+
+
+@pytest.mark.parametrize("equation", EQUATIONS, ids=lambda equation: type(equation).__name__)
+def test_rebuilds_the_equation(equation):
+    found = from_dataset(dataset(equation))
+    assert type(found) is type(equation)
+    assert found.grid == equation.grid
+    assert found.attributes() == equation.attributes()
+    torch.testing.assert_close(found.source_term, equation.source_term)
+
+
+@pytest.mark.parametrize("equation", [EQUATIONS[1], EQUATIONS[3]], ids=["Darcy", "DarcyNodes"])
+def test_rebuilds_a_custom_source(equation):
+    f = equation.source_term.numpy() * 2
+    custom = type(equation)(equation.grid, source=f)
+    ds = dataset(custom)
+    with pytest.raises(ValueError, match=r"source is 'custom', but it has no variable 'source' over \('x', 'y'\)"):
+        from_dataset(ds)
+    ds["source"] = (("y", "x"), f.T)
+    np.testing.assert_allclose(from_dataset(ds).source_term, f)
+
+
+@pytest.mark.parametrize("key", ["equation", "source", "boundary", "faces"])
+def test_says_which_attribute_is_missing_and_how_to_set_it(key):
+    ds = dataset(EQUATIONS[0])
+    del ds.attrs[key]
+    with pytest.raises(ValueError, match=rf"(?s)lacks the attributes \['{key}'\].*ds\.attrs\.update"):
+        from_dataset(ds)
+
+
+def test_says_which_equations_there_are():
+    ds = dataset(EQUATIONS[0])
+    ds.attrs["equation"] = "Darci"
+    with pytest.raises(ValueError, match="unknown equation 'Darci' in the dataset's attributes; did you mean 'Darcy'"):
+        from_dataset(ds)
+
+
+def test_nodes_need_their_centering():
+    ds = dataset(EQUATIONS[3])
+    del ds.attrs["centering"]
+    with pytest.raises(ValueError, match="DarcyNodes needs a grid of nodes"):
+        from_dataset(ds)
