@@ -1,0 +1,76 @@
+"""The validator: silent on good files, and right about what is wrong with bad ones."""
+
+import re
+
+import pytest
+
+from physflow.data import files, validate
+from physflow.data.darcy import generate
+
+
+@pytest.fixture(scope="module")
+def good():
+    return generate(12, resolution=16, modes=10)
+
+
+def findings(ds, tmp_path):
+    found = validate(files.write(ds, tmp_path / "data.nc"))
+    return [f.message for f in found if f.level == "error"], [str(f) for f in found]
+
+
+@pytest.mark.parametrize("discretization", ["cells", "nodes"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_generated_files_are_sound(tmp_path, discretization, dtype):
+    errors, all_of_it = findings(generate(12, 16, modes=10, dtype=dtype, discretization=discretization), tmp_path)
+    assert errors == []
+    assert any("at the floor" in message for message in all_of_it)
+
+
+def test_no_samples_is_a_warning(tmp_path):
+    errors, all_of_it = findings(generate(0, 16, modes=10), tmp_path)
+    assert errors == []
+    assert any("holds no samples" in message for message in all_of_it)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda ds: ds.assign(pressure=(ds["pressure"].dims, ds["pressure"].values.swapaxes(1, 2))),
+            "pressure transposed",
+        ),
+        (lambda ds: ds.assign(pressure=-ds["pressure"]), "sign of the pressure changed"),
+        (lambda ds: ds.assign(pressure=ds["pressure"].roll(sample=1)), "shuffled pairs"),
+        (lambda ds: ds.assign(pressure=1.01 * ds["pressure"]), "do not solve their equation"),
+        (lambda ds: ds.assign_attrs(boundary="dirichlet"), "do not solve their equation"),
+        (lambda ds: ds.assign(permeability=-ds["permeability"]), "permeability"),
+        (
+            lambda ds: ds.where(ds["pressure"] != ds["pressure"][5, 2, 3]),
+            r"NaN or infinite, first in sample 5 at point \(2, 3\)",
+        ),
+        (lambda ds: ds.drop_vars("x"), "no coordinate 'x'"),
+        (lambda ds: ds.drop_vars("pressure"), "no variable 'pressure'"),
+        (lambda ds: ds.assign_coords(x=ds["x"] ** 2), "not uniform"),
+        (lambda ds: ds.assign_attrs(format="physflow-9"), "format 'physflow-9', this version reads 'physflow-1'"),
+        (lambda ds: ds.assign_attrs(equation="Stokes"), "unknown equation 'Stokes'"),
+        (lambda ds: ds.drop_attrs().assign_attrs(format="physflow-1"), "lacks the attributes"),
+    ],
+)
+def test_faults_are_found(good, tmp_path, change, message):
+    errors, _ = findings(change(good), tmp_path)
+    assert len(errors) == 1
+    assert re.search(message, errors[0])
+
+
+def test_foreign_data_without_an_equation(good, tmp_path):
+    errors, all_of_it = findings(good.drop_attrs(), tmp_path)
+    assert errors == []
+    assert any("cannot be told" in message for message in all_of_it)
+
+
+def test_truncated_and_missing_files(good, tmp_path):
+    path = files.write(good, tmp_path / "data.nc")
+    path.write_bytes(path.read_bytes()[:2000])
+    assert [f.level for f in validate(path)] == ["error"]
+    with pytest.raises(FileNotFoundError):
+        validate(tmp_path / "none.nc")
