@@ -1,0 +1,375 @@
+"""An experiment from nothing to a report: generate, train, sample, score, report.
+
+The stages write into one folder, each file whole or not at all:
+
+    experiment.yaml   the settings; their fingerprint names the experiment
+    data.nc           the data
+    model/            the trained model (and, while it trains, its checkpoint)
+    samples.nc        the samples: fields as sampled, solutions completed, every score of both
+    scores.json       medians and quartiles of the scores, of the anchors, and the statistics of the fields
+    timings.json      the seconds that each stage took
+    report.html       all of it to look at
+
+A stage whose files exist is not run again, so an interrupted experiment goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+import yaml
+
+from physflow import __version__, report
+from physflow.config import (
+    ExperimentConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrainingConfig,
+    builtin_experiments,
+    fingerprint,
+    from_dict,
+    nearest,
+    to_dict,
+)
+from physflow.data import darcy, files
+from physflow.data.batches import FileBatches, encode, rows
+from physflow.data.files import FieldReader, atomic
+from physflow.fields import SAMPLE, content_fingerprint, field_names
+from physflow.generative import train
+from physflow.generative.training import BatchSource, TensorBatches
+from physflow.inference import Completion
+from physflow.model import Model, load, make_network, make_objective, make_transform
+from physflow.pde import from_dataset, score
+
+__all__ = ["load_experiment", "run", "sample_model", "summarize", "train_model", "write_report"]
+
+_LAW = ("equation", "source", "boundary", "faces", "centering")
+_PRODUCTS = ("data.nc", "model", "samples.nc", "scores.json", "timings.json", "report.html", "experiment.yaml")
+_COMPARED = 500
+"""How many data fields stand beside the samples in the scores and the report."""
+
+
+def load_experiment(name: str | os.PathLike[str]) -> ExperimentConfig:
+    """The settings of a built-in experiment or of a YAML file.
+
+    Arguments:
+        name: A built-in name, or the path of a YAML file; an existing file wins.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+        ValueError: If the file has unknown keys or impossible values.
+    """
+    builtin = builtin_experiments()
+    path = Path(name) if Path(name).is_file() else builtin.get(str(name))
+    if path is None:
+        raise FileNotFoundError(
+            f"no experiment {str(name)!r}: neither a YAML file nor built in; {nearest(str(name), builtin)}"
+        )
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    return from_dict(ExperimentConfig, values or {})
+
+
+def run(config: ExperimentConfig, out: str | os.PathLike[str], overwrite: bool = False, progress: bool = False) -> Path:
+    """Carry out an experiment in a folder, or go on with one that was interrupted.
+
+    Arguments:
+        config: The settings.
+        out: The folder.
+        overwrite: Whether the products of another experiment in the folder are replaced.
+        progress: Whether to say what is going on.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        FileExistsError: If the folder holds something else, or another experiment, and `overwrite` is not set.
+    """
+    out = Path(out)
+    say: Callable[[str], None] = print if progress else lambda _: None
+    _prepare(config, out, overwrite)
+    if (out / "report.html").exists():
+        say(f"{config.name}: complete in {out}, nothing to do")
+        return out / "report.html"
+    data, samples = out / "data.nc", out / "samples.nc"
+    stages: list[tuple[str, Path, Callable[[], Any]]] = [
+        ("generate", data, lambda: darcy.generate(**vars(config.data), out=data, progress=progress).close()),
+        (
+            "train",
+            out / "model" / "config.yaml",
+            lambda: train_model(data, out / "model", model=config.model, training=config.training, progress=progress),
+        ),
+        ("sample", samples, lambda: sample_model(load(out / "model"), samples, config.sampling, progress=progress)),
+        ("score", out / "scores.json", lambda: _write_scores(out)),
+        ("report", out / "report.html", lambda: write_report(out)),
+    ]
+    for name, product, stage in stages:
+        if product.exists():
+            say(f"{name}: done before")
+            continue
+        say(f"{name} ...")
+        start = time.perf_counter()
+        stage()
+        _add_timing(out, name, time.perf_counter() - start)
+    return out / "report.html"
+
+
+def _prepare(config: ExperimentConfig, out: Path, overwrite: bool) -> None:
+    """Make the folder, or check that what it holds is this experiment."""
+    settings = out / "experiment.yaml"
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; give a folder")
+    if settings.exists() and fingerprint(load_experiment(settings)) == fingerprint(config) and not overwrite:
+        return
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            what = "another experiment (its settings differ)" if settings.exists() else "other files"
+            raise FileExistsError(f"{out} holds {what}; choose another folder, or ask to overwrite it")
+        for name in _PRODUCTS:
+            product = out / name
+            shutil.rmtree(product) if product.is_dir() else product.unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic(settings) as part:
+        part.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def _add_timing(out: Path, name: str, seconds: float) -> None:
+    # An interrupted stage counts from its last start; the report's own time cannot stand in the report.
+    timings = {**_read_json(out / "timings.json"), name: round(seconds, 1)}
+    with atomic(out / "timings.json") as part:
+        part.write_text(json.dumps(timings, indent=1))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return values
+
+
+def train_model(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: ModelConfig | None = None,
+    training: TrainingConfig | None = None,
+    fields: Sequence[str] | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Model:
+    """Train a model on a file of fields, with or without an equation, and save it as a folder.
+
+    An interrupted training goes on from its last checkpoint.
+
+    Arguments:
+        data: A netCDF-4 file of fields over (sample, *axes).
+        out: The folder of the model.
+        model: The settings of the network.
+        training: The settings of the training.
+        fields: The fields to model; those of the equation, or all, by default.
+        device: ``"auto"`` takes a GPU where there is one.
+        overwrite: Whether an existing model is replaced.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        FileExistsError: If the folder holds a complete model and `overwrite` is not set.
+        ValueError: If the data do not fit the settings.
+    """
+    model, training, out = model or ModelConfig(), training or TrainingConfig(), Path(out)
+    if (out / "config.yaml").exists() and not overwrite:
+        raise FileExistsError(f"{out} holds a trained model; choose another folder, or ask to overwrite it")
+    if overwrite:
+        for name in ("config.yaml", "weights.safetensors", "checkpoint.pt", "metrics.jsonl"):
+            (out / name).unlink(missing_ok=True)
+    with files.open(data) as ds:
+        equation = from_dataset(ds) if "equation" in ds.attrs else None
+        names = tuple(fields or (equation.fields if equation else field_names(ds)))
+        attrs = {key: ds.attrs[key] for key in _LAW if key in ds.attrs}
+        if equation is not None and set(names) == set(equation.fields):
+            names = equation.fields
+        elif equation is not None:
+            # Some of its fields only: there is nothing to score.
+            attrs, equation = {"centering": equation.grid.centering}, None
+        data_fingerprint = content_fingerprint(ds)
+    reader = FieldReader(data, names)
+    held_out = int(training.validation * len(reader))
+    split = len(reader) - held_out
+    if split < 2:
+        raise ValueError(
+            f"{data} holds {len(reader)} samples, of which {split} are left for training; it needs at least two"
+        )
+    transform = make_transform(model, names).fit(lambda: rows(reader, 0, split))
+
+    def source(start: int, stop: int) -> BatchSource:
+        if model.space == "pod":
+            return TensorBatches(encode(reader, transform, start, stop))
+        return FileBatches(reader, transform, start, stop)
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = train(
+        make_network(model, training, transform.channels(len(names)), reader.grid),
+        make_objective(training, model, reader.grid),
+        source(0, split),
+        training,
+        validation=source(split, len(reader)) if held_out else None,
+        folder=out,
+        device=device,
+        fingerprint=data_fingerprint,
+        progress=progress,
+    )
+    reader.close()
+    trained = Model(network.cpu(), transform, names, reader.grid, equation, attrs, model, training, data_fingerprint)
+    # Under torchrun every process holds the same weights; one writes them.
+    if int(os.environ.get("RANK", 0)) == 0:
+        trained.save(out)
+        (out / "checkpoint.pt").unlink(missing_ok=True)
+    return trained
+
+
+def sample_model(
+    model: Model, out: str | os.PathLike[str], sampling: SamplingConfig, overwrite: bool = False, progress: bool = False
+) -> Path:
+    """Draw samples from a model into a file, as sampled and, where there is an equation, completed, each scored.
+
+    Arguments:
+        model: The model.
+        out: The file.
+        sampling: How to sample.
+        overwrite: Whether an existing file is replaced.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The path of the file: the fields; for each solution field also ``<name>_completed``, recomputed from the sampled
+        inputs; every score per sample, and those of the completed fields with the suffix ``_completed``.
+    """
+    ds = model.sample(sampling.samples, sampling.seed, sampling.solver, sampling.steps, progress=progress)
+    if model.equation is not None:
+        solutions = model.equation.solutions
+        fields = torch.stack([torch.from_numpy(ds[name].values) for name in model.equation.fields], dim=1)
+        completed = Completion(model.equation.complete)(fields)
+        for name in solutions:
+            values = completed[:, model.equation.fields.index(name)].numpy()
+            description = {**ds[name].attrs, "long_name": f"{ds[name].attrs.get('long_name', name)}, completed"}
+            ds[f"{name}_completed"] = (ds[name].dims, values, description)
+        ds = model.score(ds, suffix="_completed", **{name: f"{name}_completed" for name in solutions})
+    return files.write(ds, out, overwrite)
+
+
+def summarize(scores: xr.Dataset, suffix: str = "") -> dict[str, dict[str, float]]:
+    """Median and quartiles over the samples of each score whose name ends in `suffix`."""
+    summary = {}
+    for name, values in scores.data_vars.items():
+        key = str(name)
+        if values.dims != (SAMPLE,) or not key.endswith(suffix) or (not suffix and key.endswith("_completed")):
+            continue
+        quartiles = np.quantile(values.values, [0.25, 0.5, 0.75]) if values.size else np.full(3, np.nan)
+        summary[key.removesuffix(suffix)] = dict(zip(("q25", "median", "q75"), quartiles.tolist(), strict=True))
+    return summary
+
+
+def _write_scores(out: Path) -> None:
+    """Summarise scores, anchors and the statistics of the fields."""
+    with files.open(out / "data.nc") as data, files.open(out / "samples.nc") as samples:
+        truth = data.isel({SAMPLE: slice(_COMPARED)}).load()
+        model = load(out / "model")
+        content: dict[str, Any] = {
+            "experiment": fingerprint(load_experiment(out / "experiment.yaml")),
+            "samples": {"raw": summarize(samples), "completed": summarize(samples, "_completed")},
+            "anchors": {},
+            "statistics": {},
+        }
+        if "equation" in truth.attrs:
+            anchors = score(truth, anchors=True)
+            content["anchors"] = {str(name): summarize(anchors.sel(anchor=name)) for name in anchors["anchor"].values}
+        for name in model.fields:
+            logged = name in model.config.log
+            # All of the data: the standard deviation over a few fields of long correlation is not known to a per cent.
+            (a, s), (b, r) = (_moments(ds[name], logged) for ds in (data, samples))
+            content["statistics"][f"log {name}" if logged else name] = {
+                "mean": {"data": a, "samples": b},
+                "std": {"data": s, "samples": r, "ratio": r / s},
+            }
+    with atomic(out / "scores.json") as part:
+        part.write_text(json.dumps(content, indent=1))
+
+
+def _moments(field: xr.DataArray, logged: bool) -> tuple[float, float]:
+    """Mean and standard deviation of a field, or of its logarithm, over all samples and points, read in pieces."""
+    count, total, square = 0, 0.0, 0.0
+    for start in range(0, field.sizes[SAMPLE], _COMPARED):
+        values = field.isel({SAMPLE: slice(start, start + _COMPARED)}).values.astype(float)
+        values = np.log(values) if logged else values
+        count, total, square = count + values.size, total + values.sum(), square + (values**2).sum()
+    mean = total / max(count, 1)
+    return float(mean), float(np.sqrt(max(square / max(count, 1) - mean**2, 0.0)))
+
+
+def write_report(folder: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` from what an experiment left in its folder.
+
+    Raises:
+        FileNotFoundError: If a product of the experiment is missing.
+    """
+    folder = Path(folder)
+    for name in ("experiment.yaml", "data.nc", "samples.nc"):
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"{folder} has no {name}; finish the experiment first: `physflow run` in the same folder"
+            )
+    config = load_experiment(folder / "experiment.yaml")
+    metrics = folder / "model" / "metrics.jsonl"
+    with files.open(folder / "data.nc") as data, files.open(folder / "samples.nc") as samples:
+        truth = data.isel({SAMPLE: slice(_COMPARED)}).load()
+        return report.write_report(
+            folder / "report.html",
+            title=config.name,
+            truth=truth,
+            samples=samples.load(),
+            anchors=score(truth, anchors=True) if "equation" in truth.attrs else None,
+            metrics=[json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else [],
+            config=to_dict(config),
+            versions=_versions(),
+            machine=_machine(),
+            timings=_read_json(folder / "timings.json"),
+        )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "numpy", "scipy", "xarray", "h5netcdf", "findiff", "torchdiffeq")
+    return {
+        "physflow": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _machine() -> dict[str, str]:
+    machine = {"system": platform.system(), "processor": _processor(), "cores": str(os.cpu_count())}
+    if torch.cuda.is_available():
+        machine["accelerator"] = torch.cuda.get_device_name()
+    return machine
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,365 @@
+"""The trained model: where generation meets physics.
+
+A model draws points of the source, carries them along the learned velocity to model space, maps them back to fields,
+corrects them if asked, and scores every one with the equation that made the training data. On disk it is one folder,
+``config.yaml`` and ``weights.safetensors``; loading one runs no code from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import xarray as xr
+import yaml
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from physflow import __version__
+from physflow.config import ModelConfig, TrainingConfig, from_dict, nearest, to_dict
+from physflow.data.correlated_noise import CorrelatedNoise
+from physflow.data.files import atomic
+from physflow.data.random_fields import Exponential
+from physflow.fields import content_fingerprint, to_dataset, to_tensor
+from physflow.generative import (
+    MLP,
+    RK4,
+    Adaptive,
+    Euler,
+    ExactOT,
+    FlowMatching,
+    Gaussian,
+    GaussianProcess,
+    Heun,
+    Independent,
+    LinearPath,
+    Midpoint,
+    Preconditioned,
+    Solver,
+    Source,
+    UNet,
+    integrate,
+)
+from physflow.grid import Grid
+from physflow.inference import Completion, Correction
+from physflow.pde import Equation, from_dataset, score_fields
+from physflow.transforms import POD, Chain, Log, PerChannel, Standardize, Transform, from_spec
+
+__all__ = ["SOLVERS", "Model", "load", "make_network", "make_objective", "make_transform"]
+
+FORMAT = "physflow-model-1"
+
+SOLVERS: dict[str, type[Solver]] = {
+    "euler": Euler,
+    "midpoint": Midpoint,
+    "heun": Heun,
+    "rk4": RK4,
+    "dopri5": Adaptive,
+}
+"""The solvers by the names that the command line and `Model.sample` take; a `Solver` object serves as well."""
+
+_BLOCK = 50
+"""Samples that are computed together, always a whole block: a sample does not depend on how many are asked for."""
+
+
+class Model:
+    """A trained generator of fields.
+
+    Arguments:
+        network: The trained network, called as network(x, t, z=None) in model space.
+        transform: The fitted transform from fields to model space.
+        fields: The names of the fields, in channel order.
+        grid: Their grid.
+        equation: The equation that relates them (its `fields` are these), or None.
+        attrs: The attributes that rebuild the equation (`physflow.pde.from_dataset`).
+        config: The settings of the network.
+        training: The settings with which it was trained.
+        fingerprint: The fingerprint of the training data.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        transform: Transform,
+        fields: tuple[str, ...],
+        grid: Grid,
+        equation: Equation | None = None,
+        attrs: Mapping[str, Any] | None = None,
+        config: ModelConfig | None = None,
+        training: TrainingConfig | None = None,
+        fingerprint: str = "",
+    ) -> None:
+        if equation is not None and tuple(fields) != equation.fields:
+            raise ValueError(f"expected the equation's fields {equation.fields} in this order, got {tuple(fields)}")
+        self.network, self.transform = network.eval(), transform
+        self.fields, self.grid, self.equation = tuple(fields), grid, equation
+        self.attrs, self.fingerprint = dict(attrs or {}), fingerprint
+        self.config, self.training = config or ModelConfig(), training or TrainingConfig()
+        self.objective = make_objective(self.training, self.config, grid)
+
+    def __repr__(self) -> str:
+        parameters = sum(p.numel() for p in self.network.parameters())
+        return (
+            f"Model({', '.join(self.fields)} on {' x '.join(map(str, self.grid.shape))} {self.grid.centering}, "
+            f"{type(self.equation).__name__ if self.equation else 'no equation'}, {parameters:,} parameters)"
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one item in model space."""
+        channels = self.transform.channels(len(self.fields))
+        return (channels,) if self.config.space == "pod" else (channels, *self.grid.shape)
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move the model to a device, and return it."""
+        self.network.to(device)
+        self.transform.to(device)
+        return self
+
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        solver: str | Solver = "heun",
+        steps: int = 10,
+        correction: str | Correction | None = None,
+        *,
+        score: bool = True,
+        dtype: str = "float32",
+        progress: bool = False,
+    ) -> xr.Dataset:
+        """Draw fields, and score each.
+
+        Sample i depends on (seed, i) alone, whatever the number of samples and the correction.
+
+        Arguments:
+            n: The number of samples.
+            seed: The seed.
+            solver: The integrator: a name (``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, ``"dopri5"``) or a
+                `Solver`.
+            steps: The number of steps of a fixed-step solver.
+            correction: None; ``"complete"``, which recomputes the solution fields from the sampled inputs; or any
+                callable that maps fields of shape (batch, channel, *axes) in physical units to corrected ones.
+            score: Whether to add the scores of `physflow.pde.score` as variables, where there is an equation.
+            dtype: The type of the fields, in which they are also scored.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            A Dataset with the fields over (sample, *axes), every score over sample, and attributes that rebuild the
+            equation and state how the samples were drawn.
+
+        Raises:
+            ValueError: If a name is unknown, a count negative, or the correction needs an equation that there is not.
+        """
+        if n < 0:
+            raise ValueError(f"the number of samples must not be negative, got {n}")
+        solver_object = self._solver(solver)
+        correct = self._correction(correction)
+        velocity = self.objective.velocity(self.network)
+        device = next(self.network.parameters()).device
+        pieces = [torch.empty(0, len(self.fields), *self.grid.shape, dtype=getattr(torch, dtype))]
+        with torch.inference_mode(), tqdm(total=n, desc="sample", unit="field", disable=not progress) as bar:
+            for first in range(0, n, _BLOCK):
+                noise = torch.cat([self._noise(seed, i) for i in range(first, first + _BLOCK)]).to(device)
+                y = integrate(velocity, noise, solver_object, steps)
+                fields = self.transform.inverse(y.double()).cpu()[: n - first].to(getattr(torch, dtype))
+                pieces.append(correct(fields) if correct else fields)
+                bar.update(len(fields))
+        fields = torch.cat(pieces)
+        attrs = {
+            **self.attrs,
+            "samples_of": f"a flow trained on data with fingerprint {self.fingerprint}",
+            "fingerprint": f"{self.fingerprint}-samples",
+            "seed": seed,
+            "solver": type(solver_object).__name__,
+            "steps": steps,
+            "correction": correction if isinstance(correction, str) else "none" if correction is None else "custom",
+        }
+        ds = to_dataset(fields, self.fields, self.grid, attrs)
+        return self.score(ds) if score and self.equation is not None else ds
+
+    def score(self, ds: xr.Dataset, suffix: str = "", **replace: str) -> xr.Dataset:
+        """Add the scores of a Dataset's fields to it, one variable a score.
+
+        Arguments:
+            ds: Fields on the model's grid.
+            suffix: Added to the name of each score.
+            replace: ``pressure="pressure_completed"`` scores that variable in place of the field.
+
+        Returns:
+            The Dataset with the scores added.
+        """
+        if self.equation is None:
+            raise ValueError("this model was trained on data without an equation: there is nothing to score with")
+        names = [replace.get(name, name) for name in self.equation.fields]
+        scores = score_fields(self.equation, *to_tensor(ds, names).unbind(1))
+        return ds.assign({name + suffix: ("sample", np.asarray(values)) for name, values in scores.items()})
+
+    def check_data(self, ds: xr.Dataset) -> None:
+        """Warn if a Dataset is not the one that the model was trained on, by its fingerprint."""
+        found = content_fingerprint(ds)
+        if self.fingerprint and found != self.fingerprint:
+            warnings.warn(
+                f"these data (fingerprint {found}) are not those that the model was trained on ({self.fingerprint}); "
+                "comparisons with them judge the difference of the data as well",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _noise(self, seed: int, index: int) -> Tensor:
+        entropy = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
+        return self.objective.source.sample((1, *self.shape), generator)
+
+    def _solver(self, solver: str | Solver) -> Solver:
+        if isinstance(solver, Solver):
+            return solver
+        if solver not in SOLVERS:
+            raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), SOLVERS)}")
+        return SOLVERS[solver]()
+
+    def _correction(self, correction: str | Correction | None) -> Correction | None:
+        if correction is None or callable(correction):
+            return correction
+        if correction != "complete":
+            raise ValueError(f"unknown correction {correction!r}; {nearest(str(correction), ('complete',))}")
+        if self.equation is None:
+            raise ValueError("correction='complete' needs an equation, and this model was trained on data without one")
+        return Completion(self.equation.complete)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the model to a folder, each file whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
+        tensors |= {f"transform.{k}": v.contiguous() for k, v in self.transform.state_dict().items()}
+        if self.attrs.get("source") == "custom" and self.equation is not None:
+            tensors["source"] = torch.as_tensor(getattr(self.equation, "source_term")).contiguous()  # noqa: B009
+        with atomic(folder / "weights.safetensors") as part:
+            safetensors.torch.save_file(tensors, part)
+        config = {
+            "format": FORMAT,
+            "fields": list(self.fields),
+            "grid": to_dict(self.grid),
+            "attrs": {k: v.item() if isinstance(v, np.generic) else v for k, v in self.attrs.items()},
+            "transform": self.transform.spec(),
+            "model": to_dict(self.config),
+            "training": to_dict(self.training),
+            "data_fingerprint": self.fingerprint,
+            "versions": {"physflow": __version__, "torch": str(torch.__version__)},
+        }
+        # Last: a folder with config.yaml is a complete model.
+        with atomic(folder / "config.yaml") as part:
+            part.write_text(yaml.safe_dump(config, sort_keys=False))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Model:
+        """Read a model from its folder.
+
+        Raises:
+            FileNotFoundError: If the folder holds no complete model.
+            ValueError: If its files do not fit together or are of another format.
+        """
+        folder = Path(folder)
+        if not (folder / "config.yaml").is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no trained model (no config.yaml); train one with `physflow train`"
+            )
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder / 'config.yaml'} is not a model of format {FORMAT!r}; was it made by another version?"
+            )
+        grid = from_dict(Grid, {k: v for k, v in config["grid"].items() if k != "bounds"} | _bounds(config["grid"]))
+        model, training = from_dict(ModelConfig, config["model"]), from_dict(TrainingConfig, config["training"])
+        transform = from_spec(config["transform"])
+        fields = tuple(config["fields"])
+        network = make_network(model, training, transform.channels(len(fields)), grid)
+        try:
+            tensors = safetensors.torch.load_file(folder / "weights.safetensors")
+            network.load_state_dict(_part(tensors, "network."))
+            transform.load_state_dict(_part(tensors, "transform."))
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            raise ValueError(f"the weights in {folder} do not fit its config.yaml, or are damaged: {error}") from error
+        equation = None
+        if "equation" in config["attrs"]:
+            ds = to_dataset(torch.empty(0, len(fields), *grid.shape), fields, grid, config["attrs"])
+            if "source" in tensors:
+                ds["source"] = (grid.axes, tensors["source"].numpy())
+            equation = from_dataset(ds)
+        return cls(
+            network, transform, fields, grid, equation, config["attrs"], model, training, config["data_fingerprint"]
+        )
+
+
+def _bounds(grid: dict[str, Any]) -> dict[str, Any]:
+    return {"bounds": tuple(tuple(pair) for pair in grid["bounds"])}
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def load(folder: str | os.PathLike[str]) -> Model:
+    """Load a trained model.
+
+    Arguments:
+        folder: The folder that `physflow train` or `physflow run` wrote.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: If the folder holds no complete model.
+    """
+    return Model.load(folder)
+
+
+def make_transform(config: ModelConfig, fields: tuple[str, ...]) -> Transform:
+    """The transform of these fields to model space, not yet fitted."""
+
+    def of(name: str) -> Transform:
+        last = POD(config.rank, config.energy) if config.space == "pod" else Standardize()
+        return Chain(Log(), last) if name in config.log else last
+
+    return PerChannel(*(of(name) for name in fields))
+
+
+def make_network(config: ModelConfig, training: TrainingConfig, channels: int, grid: Grid) -> nn.Module:
+    """The network of these settings, with fresh weights drawn from the training seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        network: nn.Module
+        if config.network == "mlp":
+            network = MLP(channels, **dataclasses.asdict(config.mlp))
+        else:
+            network = UNet(channels, **dataclasses.asdict(config.unet), dimension=grid.ndim, resolution=grid.shape[0])
+    if config.precondition:
+        return Preconditioned(network, LinearPath(training.sigma), training.prediction)
+    return network
+
+
+def make_objective(training: TrainingConfig, config: ModelConfig, grid: Grid) -> FlowMatching:
+    """The objective of these settings."""
+    source: Source = Gaussian()
+    if training.source == "gaussian-process":
+        if config.space == "pod":
+            raise ValueError(
+                "source='gaussian-process' is noise over the grid and needs space='pixel', got space='pod'"
+            )
+        length = 0.1 * max(b - a for a, b in grid.bounds)
+        source = GaussianProcess(CorrelatedNoise(grid, Exponential(length)))
+    return FlowMatching(
+        LinearPath(training.sigma),
+        ExactOT() if training.coupling == "ot" else Independent(),
+        source,
+        prediction=training.prediction,
+    )

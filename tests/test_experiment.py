@@ -1,0 +1,221 @@
+"""The whole chain in small: every product, resumption, refusals, and data that are not ours."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import physflow
+from physflow import experiment
+from physflow.config import MLPConfig, ModelConfig, SamplingConfig, TrainingConfig, UNetConfig
+from physflow.data import files
+from physflow.data.darcy import generate
+from physflow.generative.training import TrainingDiverged
+
+SCORES = ("residual_mse", "strong_residual_mse", "relative_residual", "solution_error", "mass_imbalance")
+SMALL = ModelConfig(rank=6, mlp=MLPConfig(width=16, blocks=1))
+QUICK = TrainingConfig(steps=4, batch_size=8, warmup=1, evaluate_every=2, checkpoint_every=2, validation=0.1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of the built-in experiment darcy-tiny."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    experiment.run(experiment.load_experiment("darcy-tiny"), out)
+    return out
+
+
+def test_the_products(finished):
+    names = {"experiment.yaml", "data.nc", "model", "samples.nc", "scores.json", "timings.json", "report.html"}
+    assert {path.name for path in finished.iterdir()} == names
+    assert {p.name for p in (finished / "model").iterdir()} == {"config.yaml", "weights.safetensors", "metrics.jsonl"}
+
+
+def test_samples_hold_fields_completed_fields_and_every_score(finished):
+    with files.open(finished / "samples.nc") as ds:
+        for name in ("permeability", "pressure", "pressure_completed"):
+            assert ds[name].dims == ("sample", "x", "y")
+            assert ds[name].dtype == np.float32
+        for name in SCORES:
+            assert ds[name].dims == ds[f"{name}_completed"].dims == ("sample",)
+        assert float(ds["residual_mse_completed"].median()) < 1e-8
+        assert float(ds["solution_error"].median()) < 0.3
+        expected = physflow.load(finished / "model").sample(ds.sizes["sample"], steps=5, correction="complete")
+        xr.testing.assert_equal(expected["pressure"], ds["pressure_completed"])
+
+
+def test_scores_are_summarised_beside_their_anchors(finished):
+    scores = json.loads((finished / "scores.json").read_text())
+    assert set(scores["samples"]["raw"]) == set(scores["samples"]["completed"]) == set(SCORES)
+    assert scores["anchors"]["p = 0"]["solution_error"]["median"] == 1
+    assert scores["anchors"]["data floor"]["residual_mse"]["median"] < 1e-8
+    assert 0.8 < scores["statistics"]["log permeability"]["std"]["ratio"] < 1.2
+
+
+def test_the_report_is_there(finished):
+    html = (finished / "report.html").read_text()
+    assert "darcy-tiny" in html
+    assert "data:image/png;base64," in html
+
+
+def test_run_again_it_says_that_it_is_complete(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    experiment.run(experiment.load_experiment("darcy-tiny"), finished, progress=True)
+    assert "complete" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_a_lost_product_is_made_again_and_is_the_same(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    kept = (out / "data.nc").stat().st_mtime_ns
+    for name in ("samples.nc", "report.html"):
+        (out / name).unlink()
+    experiment.run(experiment.load_experiment("darcy-tiny"), out)
+    assert (out / "samples.nc").read_bytes() == (finished / "samples.nc").read_bytes()
+    assert (out / "data.nc").stat().st_mtime_ns == kept
+
+
+def test_other_settings_are_refused_unless_overwritten(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    tiny = experiment.load_experiment("darcy-tiny")
+    other = dataclasses.replace(
+        tiny,
+        data=dataclasses.replace(tiny.data, samples=40),
+        model=SMALL,
+        training=QUICK,
+        sampling=SamplingConfig(samples=3, steps=1),
+    )
+    with pytest.raises(FileExistsError, match=r"holds another experiment .*settings differ"):
+        experiment.run(other, out)
+    assert (out / "report.html").exists()
+    experiment.run(other, out, overwrite=True)
+    with files.open(out / "data.nc") as ds:
+        assert ds.sizes["sample"] == 40
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="holds other files"):
+        experiment.run(experiment.load_experiment("darcy-tiny"), tmp_path)
+    with pytest.raises(FileExistsError, match="is a file; give a folder"):
+        experiment.run(experiment.load_experiment("darcy-tiny"), tmp_path / "thesis.tex")
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    generate(40, resolution=8, modes=6, out=tmp_path / "data.nc").close()
+    whole = experiment.train_model(tmp_path / "data.nc", tmp_path / "whole", model=SMALL, training=QUICK)
+
+    class Stop(Exception):
+        pass
+
+    def interrupt(*args, **kwargs):
+        original(*args, **kwargs)
+        raise Stop
+
+    from physflow.generative import checkpoints
+
+    original = checkpoints.Checkpoint.write
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoint, "write", interrupt)
+        with pytest.raises(Stop):
+            experiment.train_model(tmp_path / "data.nc", tmp_path / "parts", model=SMALL, training=QUICK)
+    assert (tmp_path / "parts" / "checkpoint.pt").exists()
+    parts = experiment.train_model(tmp_path / "data.nc", tmp_path / "parts", model=SMALL, training=QUICK)
+    xr.testing.assert_identical(parts.sample(3), whole.sample(3))
+    assert (tmp_path / "parts" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_going_on_with_other_data_is_warned_of(tmp_path, monkeypatch):
+    from physflow.generative import checkpoints
+
+    generate(40, resolution=8, modes=6, out=tmp_path / "a.nc").close()
+    generate(40, resolution=8, modes=6, seed=1, out=tmp_path / "b.nc").close()
+    original = checkpoints.Checkpoint.write
+
+    def interrupt(*args, **kwargs):
+        original(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints.Checkpoint, "write", interrupt)
+        experiment.train_model(tmp_path / "a.nc", tmp_path / "model", model=SMALL, training=QUICK)
+    with pytest.warns(UserWarning, match="fingerprint"):
+        experiment.train_model(tmp_path / "b.nc", tmp_path / "model", model=SMALL, training=QUICK)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig(log=()),
+        ModelConfig(space="pixel", network="unet", log=(), unet=UNetConfig(channels=8, multipliers=(1,), blocks=1)),
+    ],
+    ids=["pod", "pixel"],
+)
+def test_any_gridded_dataset_trains_a_model(tmp_path, model):
+    values = np.random.default_rng(0).standard_normal((30, 5, 7)).cumsum(1)
+    ds = xr.Dataset({"wind": (("sample", "lat", "lon"), values)}, coords={"lat": np.arange(5.0), "lon": np.arange(7.0)})
+    files.write(ds, tmp_path / "wind.nc")
+    trained = experiment.train_model(tmp_path / "wind.nc", tmp_path / "model", model=model, training=QUICK)
+    samples = physflow.load(tmp_path / "model").sample(3)
+    xr.testing.assert_identical(samples, trained.sample(3))
+    assert samples["wind"].dims == ("sample", "lat", "lon")
+    assert list(samples.data_vars) == ["wind"]
+    experiment.sample_model(trained, tmp_path / "samples.nc", SamplingConfig(samples=2))
+
+
+def test_some_fields_of_an_equation_are_learnt_without_scores(tmp_path):
+    generate(40, resolution=8, modes=6, out=tmp_path / "data.nc").close()
+    model = experiment.train_model(
+        tmp_path / "data.nc", tmp_path / "model", model=SMALL, training=QUICK, fields=["permeability"]
+    )
+    assert list(model.sample(2).data_vars) == ["permeability"]
+
+
+def test_diverged_training_keeps_the_last_checkpoint(tmp_path):
+    generate(40, resolution=8, modes=6, out=tmp_path / "data.nc").close()
+    steep = dataclasses.replace(QUICK, learning_rate=1e38, steps=50, checkpoint_every=1)
+    with pytest.raises(TrainingDiverged, match="step"):
+        experiment.train_model(tmp_path / "data.nc", tmp_path / "model", model=SMALL, training=steep)
+    assert (tmp_path / "model" / "checkpoint.pt").exists()
+    assert not (tmp_path / "model" / "config.yaml").exists()
+
+
+class TestBadInput:
+    def test_an_existing_model_is_refused(self, finished):
+        with pytest.raises(FileExistsError, match="holds a trained model"):
+            experiment.train_model(finished / "data.nc", finished / "model")
+
+    def test_too_few_samples(self, tmp_path):
+        generate(1, resolution=8, modes=6, out=tmp_path / "data.nc").close()
+        with pytest.raises(ValueError, match="holds 1 samples, of which 1 are left for training"):
+            experiment.train_model(tmp_path / "data.nc", tmp_path / "model")
+
+    def test_an_unknown_field(self, finished, tmp_path):
+        with pytest.raises(ValueError, match="no variable 'velocity'"):
+            experiment.train_model(finished / "data.nc", tmp_path / "model", fields=["velocity"])
+
+    def test_an_unknown_experiment(self):
+        with pytest.raises(FileNotFoundError, match=r"no experiment 'darcy-smal'.* did you mean 'darcy-small'"):
+            experiment.load_experiment("darcy-smal")
+
+    def test_an_unknown_key(self, tmp_path):
+        (tmp_path / "a.yaml").write_text("data: {sample: 3}")
+        with pytest.raises(ValueError, match=r"unknown key 'data.sample'; did you mean 'samples'"):
+            experiment.load_experiment(tmp_path / "a.yaml")
+
+    def test_no_yaml(self, tmp_path):
+        (tmp_path / "a.yaml").write_text("data: [")
+        with pytest.raises(ValueError, match="not valid YAML"):
+            experiment.load_experiment(tmp_path / "a.yaml")
+
+    def test_a_report_of_nothing(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"has no experiment.yaml; finish the experiment first"):
+            experiment.write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["darcy-small", "darcy-tiny"])
+def test_built_in_experiments_are_valid(name):
+    assert experiment.load_experiment(name).name == name

@@ -1,0 +1,167 @@
+"""The trained model: exact saving and loading, reproducible and scored samples, clear refusals."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import yaml
+
+import physflow
+from physflow.config import MLPConfig, ModelConfig, TrainingConfig, UNetConfig
+from physflow.data.darcy import generate
+from physflow.fields import to_tensor
+from physflow.generative import Heun
+from physflow.grid import Grid
+from physflow.model import Model, make_network, make_objective, make_transform
+from physflow.pde import Darcy, from_dataset, score
+
+FIELDS = ("permeability", "pressure")
+SPACES = {
+    "pod": ModelConfig(mlp=MLPConfig(width=16, blocks=1)),
+    "pixel": ModelConfig(space="pixel", network="unet", unet=UNetConfig(channels=8, multipliers=(1, 2), blocks=1)),
+}
+LAW = ("equation", "source", "boundary", "faces", "centering")
+
+
+def untrained(config=SPACES["pod"], training=None, equation=True):
+    """A model with random weights and a transform fitted to real fields."""
+    ds = generate(40, resolution=8, modes=6)
+    training = training or TrainingConfig()
+    transform = make_transform(config, FIELDS).fit(to_tensor(ds).float())
+    grid = Grid((8, 8))
+    network = make_network(config, training, transform.channels(2), grid)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in network.parameters():
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    attrs = {key: ds.attrs[key] for key in LAW} if equation else {}
+    equation = from_dataset(ds) if equation else None
+    return Model(network, transform, FIELDS, grid, equation, attrs, config, training, ds.attrs["fingerprint"])
+
+
+@pytest.mark.parametrize("config", SPACES.values(), ids=SPACES)
+class TestEverySpace:
+    def test_saved_and_loaded_it_draws_the_same(self, config, tmp_path):
+        model = untrained(config)
+        again = physflow.load(model.save(tmp_path / "model"))
+        xr.testing.assert_identical(again.sample(3, seed=4), model.sample(3, seed=4))
+        assert repr(again) == repr(model)
+
+    def test_a_sample_depends_on_seed_and_index_alone(self, config):
+        model = untrained(config)
+        many, few = model.sample(60, steps=2, seed=1), model.sample(55, steps=2, seed=1)
+        xr.testing.assert_equal(many.isel(sample=slice(55)), few)
+        assert not np.allclose(model.sample(2, seed=2)["pressure"], few["pressure"][:2])
+
+    def test_completion_keeps_the_permeability_bit_for_bit(self, config):
+        model = untrained(config)
+        raw, completed = model.sample(7, seed=3), model.sample(7, seed=3, correction="complete")
+        assert np.array_equal(raw["permeability"].values, completed["permeability"].values)
+        assert float(completed["residual_mse"].max()) < 1e-8
+        assert float(completed["solution_error"].max()) < 1e-6
+        assert float(raw["solution_error"].min()) > 1e-3
+
+    def test_every_sample_comes_scored(self, config):
+        ds = untrained(config).sample(5)
+        expected = score(ds)
+        for name in expected.data_vars:
+            np.testing.assert_array_equal(ds[name], expected[name])
+        assert isinstance(from_dataset(ds), Darcy)
+        assert (ds["permeability"] > 0).all()
+
+    def test_no_samples(self, config):
+        assert untrained(config).sample(0).sizes["sample"] == 0
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "heun", "rk4", "dopri5", Heun()])
+@pytest.mark.parametrize("prediction", ["velocity", "data"])
+def test_every_solver_and_prediction(solver, prediction):
+    ds = untrained(training=TrainingConfig(prediction=prediction)).sample(2, solver=solver, steps=3)
+    assert np.isfinite(ds["pressure"]).all()
+
+
+def test_a_gaussian_process_source_is_correlated():
+    model = untrained(SPACES["pixel"], TrainingConfig(source="gaussian-process"))
+    noise = torch.cat([model._noise(0, i) for i in range(400)])
+    assert abs(float(noise.std()) - 1) < 0.05
+    neighbours = float((noise[..., 1:, :] * noise[..., :-1, :]).mean())
+    # The exponential covariance at distance h = 1/8 with correlation length 0.1.
+    assert abs(neighbours - np.exp(-1.25)) < 0.05
+
+
+def test_an_untrained_preconditioned_model_is_the_gaussian_of_the_data():
+    ds = generate(500, resolution=8, modes=6, dtype="float64")
+    config, training = SPACES["pod"], TrainingConfig()
+    transform = make_transform(config, FIELDS).fit(to_tensor(ds))
+    network = make_network(config, training, transform.channels(2), Grid((8, 8)))
+    samples = Model(network, transform, FIELDS, Grid((8, 8)), None, {}, config, training).sample(500, steps=20)
+    ratio = np.log(samples["permeability"]).std() / np.log(ds["permeability"]).std()
+    assert abs(float(ratio) - 1) < 0.05
+
+
+def test_a_correction_may_be_any_callable():
+    ds = untrained().sample(3, correction=lambda fields: torch.ones_like(fields))
+    assert (ds["pressure"] == 1).all()
+    assert ds.attrs["correction"] == "custom"
+
+
+def test_a_custom_source_is_saved(tmp_path):
+    model = untrained()
+    source = torch.zeros(8, 8, dtype=torch.float64)
+    source[0, 0], source[-1, -1] = 1, -1
+    model.equation = Darcy(Grid((8, 8)), source=source.numpy())
+    model.attrs.update(model.equation.attributes())
+    again = Model.load(model.save(tmp_path / "model"))
+    assert torch.equal(again.equation.source_term, source)
+
+
+def test_other_data_are_warned_of():
+    model = untrained()
+    model.check_data(generate(40, resolution=8, modes=6))
+    with pytest.warns(UserWarning, match=r"fingerprint .* are not those that the model was trained on"):
+        model.check_data(generate(41, resolution=8, modes=6))
+
+
+def damaged(tmp_path, change):
+    folder = untrained().save(tmp_path / "model")
+    change(folder)
+    return lambda: Model.load(folder)
+
+
+def test_a_truncated_model(tmp_path):
+    load = damaged(tmp_path, lambda f: (f / "weights.safetensors").write_bytes(b"\0" * 100))
+    with pytest.raises(ValueError, match=r"weights in .* do not fit its config.yaml, or are damaged"):
+        load()
+
+
+def test_weights_of_another_network(tmp_path):
+    def change(folder):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["model"]["mlp"]["width"] = 17
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    with pytest.raises(ValueError, match=r"do not fit its config.yaml"):
+        damaged(tmp_path, change)()
+
+
+def test_a_folder_of_another_kind(tmp_path):
+    with pytest.raises(ValueError, match="not a model of format 'physflow-model-1'"):
+        damaged(tmp_path, lambda f: (f / "config.yaml").write_text("a: 1"))()
+    with pytest.raises(FileNotFoundError, match=r"holds no trained model"):
+        physflow.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda m: m.sample(-1), "must not be negative, got -1"),
+        (lambda m: m.sample(1, solver="huen"), "unknown solver 'huen'; did you mean 'heun'"),
+        (lambda m: m.sample(1, correction="completed"), "unknown correction 'completed'; did you mean 'complete'"),
+        (lambda m: untrained(equation=False).sample(1, correction="complete"), "needs an equation"),
+        (lambda m: untrained(equation=False).score(m.sample(1)), "nothing to score with"),
+        (lambda m: make_objective(TrainingConfig(source="gaussian-process"), m.config, m.grid), "needs space='pixel'"),
+        (lambda m: Model(m.network, m.transform, FIELDS[::-1], m.grid, m.equation), "in this order"),
+    ],
+)
+def test_bad_input_says_what_was_expected(action, message):
+    with pytest.raises(ValueError, match=message):
+        action(untrained())
