@@ -1,0 +1,79 @@
+"""The command `physflow`, a thin layer over the package.
+
+Nothing heavy is imported before a command runs, so that `physflow --help` answers at once. Exit codes:
+0 success, 1 a file that `physflow validate` finds wrong, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from physflow import __version__
+from physflow.cli.commands import COMMANDS, Command
+from physflow.cli.parser import Parser
+
+__all__ = ["COMMANDS", "Command", "Parser", "main", "make_parser"]
+
+
+def make_parser() -> Parser:
+    """The parser of `physflow` and of all its commands."""
+    parser = Parser(
+        prog="physflow",
+        version=__version__,
+        usage="physflow COMMAND [options]",
+        description="Generate physics fields that can be trusted.",
+        epilog="An option without a value is written null or none, as in --modes none.",
+    )
+    subcommands = parser.add_subcommands(dest="command", required=False, title="commands", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        summary = inspect.getdoc(command.execute) or ""
+        usage = f"physflow {name} {command.arguments} [options]"
+        if name == "run":  # The experiment is its configuration.
+            subparser = Parser(usage=usage, description=summary, print_config=None)
+        else:
+            subparser = Parser(usage=usage, description=summary)
+            subparser.add_argument("--config", action="config", help="a YAML file of the options below")
+        command.add_options(subparser)
+        debug = "show the traceback of an error (or set PHYSFLOW_DEBUG=1)"
+        subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
+        subcommands.add_subcommand(name, subparser, help=summary)
+        parser.commands[name] = subparser
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Carry out one command and leave by `SystemExit`.
+
+    Arguments:
+        arguments: What follows `physflow` on the command line; `sys.argv` by default.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    words = [re.sub(r"^(--[\w.]+=)?[Nn]one$", r"\1null", word) for word in words]
+    parser = make_parser()
+    if not words:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    options = parser.parse_args(words).as_dict()
+    command = COMMANDS[options["command"]]
+    try:
+        code = command.execute(options[options["command"]])
+    except (ValueError, OSError, RuntimeError) as error:
+        debug = "--debug" in words or os.environ.get("PHYSFLOW_DEBUG", "0") not in ("", "0")
+        if debug:
+            traceback.print_exc()
+        print(f"physflow: error: {error}", file=sys.stderr)
+        if isinstance(error, RuntimeError) and not debug:
+            print("physflow: --debug shows where it came from", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        after = "the same command resumes" if command.resumes else "no file was written"
+        print(f"\nphysflow: interrupted; {after}", file=sys.stderr)
+        code = 130
+    raise SystemExit(code)

@@ -1,0 +1,301 @@
+"""The commands of `physflow`: each reads its options, calls one function of the package and prints a summary.
+
+A command is a pair of functions: one adds its options to a parser, the other takes their values and returns
+the exit code. The docstring of the second is the command's help.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from physflow.cli.parser import Parser
+from physflow.config import (
+    PRESETS,
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrainingConfig,
+    builtin_experiments,
+    from_dict,
+    to_dict,
+)
+
+if typing.TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    import xarray as xr
+
+__all__ = ["COMMANDS", "Command"]
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `physflow`.
+
+    Attributes:
+        arguments: What the usage line shows after the command's name.
+        add_options: Adds the options to a parser.
+        execute: Carries it out and returns the exit code.
+        resumes: Whether the same command goes on after an interruption.
+    """
+
+    arguments: str
+    add_options: Callable[[Parser], None]
+    execute: Callable[[Options], int]
+    resumes: bool = False
+
+
+def _generate_options(parser: Parser) -> None:
+    parser.add_argument("--out", type=str, required=True, help="the file to write, ending in .nc")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 uses threads in this one")
+    parser.add_argument("--device", type=str, default="cpu", help="where the solver runs, such as cpu or cuda")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_settings(DataConfig)
+
+
+def _generate(options: Options) -> int:
+    """Generate pairs of permeability and pressure that solve the Darcy equation."""
+    config = _flat(DataConfig, options)
+    if options["workers"] < 0:
+        raise ValueError(f"workers must be a whole number of at least 0, got {options['workers']}")
+    out = _free(options["out"], options["overwrite"])
+
+    from physflow.data import darcy
+
+    with _processes(options["workers"]) as executor:
+        ds = darcy.generate(
+            **to_dict(config),
+            device=options["device"],
+            executor=executor,
+            out=out,
+            progress=True,
+            overwrite=options["overwrite"],
+        )
+    print(f"{out}: {_summary(ds)}")
+    return 0
+
+
+@contextlib.contextmanager
+def _processes(workers: int) -> Iterator[Executor | None]:
+    """A pool of worker processes, which outlasts no interruption; None for no workers."""
+    if not workers:
+        yield None
+        return
+
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # Spawned: a forked child of a process with threads can hang. Interruptions are for this process.
+    context = multiprocessing.get_context("spawn")
+    silent = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=silent) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            # The workers finish what they compute; a second interruption meanwhile would leave them waiting for ever.
+            signal.signal(*silent)
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _train_options(parser: Parser) -> None:
+    parser.add_argument("data", type=str, help="a file of fields on a uniform grid, with or without an equation")
+    parser.add_argument("--out", type=str, required=True, help="the folder of the model")
+    parser.add_argument("--fields", type=list[str] | str | None, help="the fields to learn, as in a,b; null: all")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model if there is one")
+    parser.add_settings(ModelConfig, "model.")
+    parser.add_settings(TrainingConfig, "training.")
+
+
+def _train(options: Options) -> int:
+    """Train a flow-matching model on the fields of a file."""
+    model = from_dict(ModelConfig, options["model"], "model")
+    training = from_dict(TrainingConfig, options["training"], "training")
+    data, out, fields = options["data"], options["out"], options["fields"]
+    if isinstance(fields, str):
+        fields = [name.strip() for name in fields.split(",")]
+
+    from physflow import experiment
+
+    settings = {"model": model, "training": training, "fields": fields, "device": options["device"]}
+    experiment.train_model(data, out, **settings, overwrite=options["overwrite"], progress=True)
+    print(f"{out}: trained; draw from it with: physflow sample {out} --out samples.nc")
+    return 0
+
+
+def _sample_options(parser: Parser) -> None:
+    parser.add_argument("model", type=str, help="the folder of a model")
+    parser.add_argument("--out", type=str, required=True, help="the file to write, ending in .nc")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument(
+        "--correction",
+        type=str | None,
+        metavar="{complete,none}",
+        help="complete: recompute the solution fields from the input fields with the equation's solver",
+    )
+    parser.add_settings(SamplingConfig)
+
+
+def _sample(options: Options) -> int:
+    """Draw new fields from a trained model, with a physics score on each."""
+    config = _flat(SamplingConfig, options)
+    out = _free(options["out"], options["overwrite"])
+
+    import physflow
+    from physflow.data import files
+
+    model = physflow.load(options["model"])
+    settings = {"solver": config.solver, "steps": config.steps, "correction": options["correction"]}
+    ds = model.sample(config.samples, seed=config.seed, **settings, progress=True)
+    files.write(ds, out, overwrite=options["overwrite"])
+    print(f"{out}: {_summary(ds)}")
+    return 0
+
+
+def _score_options(parser: Parser) -> None:
+    parser.add_argument("data", type=str, help="a file of fields that names its equation")
+    parser.add_argument("--anchors", action="store_true", help="score reference fields beside the file's own")
+    parser.add_argument("--out", type=str | None, help="write all scores (.nc) or the table (.json)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def _score(options: Options) -> int:
+    """Score every sample of a file with the discretisation of the equation it names."""
+    out = None if options["out"] is None else _free(options["out"], options["overwrite"])
+    if out is not None and out.suffix not in (".nc", ".json"):
+        raise ValueError(f"expected --out to end in .nc or .json, got {out.name!r}")
+
+    from physflow import experiment, pde
+    from physflow.data import files
+    from physflow.fields import SAMPLE
+
+    with files.open(options["data"]) as ds:
+        if ds.sizes.get(SAMPLE) == 0:
+            raise ValueError(f"{options['data']} holds no samples to score")
+        scores = pde.score(ds, anchors=options["anchors"])
+    anchors = scores["anchor"].values if options["anchors"] else ["as given"]
+    table = {
+        str(anchor): experiment.summarize(scores.sel(anchor=anchor) if options["anchors"] else scores)
+        for anchor in anchors
+    }
+    if out is not None and out.suffix == ".nc":
+        files.write(scores, out, overwrite=options["overwrite"])
+    elif out is not None:
+        with files.atomic(out, options["overwrite"]) as part:
+            part.write_text(json.dumps(table, indent=1))
+    print(f"{'score':<24}{'anchor':<24}{'median':>12}{'quartiles':>26}")
+    for name in table[str(anchors[0])]:
+        for anchor, summary in table.items():
+            low, median, high = (summary[name][key] for key in ("q25", "median", "q75"))
+            print(f"{name:<24}{anchor:<24}{median:>12.4g}{f'{low:.4g} .. {high:.4g}':>26}")
+    return 0
+
+
+def _report_options(parser: Parser) -> None:
+    parser.add_argument("folder", type=str, help="the folder of an experiment, as `physflow run` leaves it")
+
+
+def _report(options: Options) -> int:
+    """Write the report of an experiment again, from the files in its folder."""
+    from physflow import experiment
+
+    print(f"report: {experiment.write_report(options['folder'])}")
+    return 0
+
+
+def _validate_options(parser: Parser) -> None:
+    parser.add_argument("data", type=str, help="a file of fields")
+
+
+def _validate(options: Options) -> int:
+    """Check a file of fields: its format, grid and values, and that they solve the equation it names."""
+    from physflow import data
+
+    findings = data.validate(options["data"])
+    for finding in findings:
+        print(f"{finding.level}: {finding.message}")
+    errors = sum(finding.level == "error" for finding in findings)
+    print(f"{options['data']}: {'not valid' if errors else 'valid'}")
+    return 1 if errors else 0
+
+
+def _run_options(parser: Parser) -> None:
+    names = ", ".join(builtin_experiments())
+    parser.add_argument("experiment", type=str, help=f"a YAML file, or a built-in experiment: {names}")
+    parser.add_argument("--out", type=str | None, help="the folder of the experiment")
+    parser.add_argument("--overwrite", action="store_true", help="start again if the folder holds another one")
+    parser.add_argument("--print_config", action="store_true", help="print the whole experiment as YAML and exit")
+    parser.add_settings(ExperimentConfig, defaults=False)
+
+
+def _run(options: Options) -> int:
+    """Carry out a whole experiment: generate, train, sample, score, report."""
+    from physflow import experiment
+
+    values = to_dict(experiment.load_experiment(options["experiment"]))
+    overrides = {f.name: options[f.name] for f in dataclasses.fields(ExperimentConfig) if f.name in options}
+    # A preset given here replaces what the experiment says of the law.
+    for name in PRESETS.get(overrides.get("data", {}).get("preset"), {}):
+        values["data"].pop(name)
+    config = from_dict(ExperimentConfig, _merge(values, overrides))
+    if options["print_config"]:
+        import yaml
+
+        print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
+        return 0
+    if options["out"] is None:
+        raise ValueError("missing --out, the folder of the experiment")
+    report = experiment.run(config, options["out"], overwrite=options["overwrite"], progress=True)
+    print(f"report: {report}")
+    return 0
+
+
+def _free(path: str, overwrite: bool) -> Path:
+    """The output `path`, refused before any work starts if it could not be written after it."""
+    out = Path(path)
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; give another --out, or --overwrite to replace it")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {out.parent} of --out does not exist; create it first")
+    return out
+
+
+def _flat(cls: type, options: Options) -> Any:
+    return from_dict(cls, {f.name: options[f.name] for f in dataclasses.fields(cls)})
+
+
+def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    nested = {name: _merge(values[name], value) for name, value in overrides.items() if isinstance(value, dict)}
+    return {**values, **overrides, **nested}
+
+
+def _summary(ds: xr.Dataset) -> str:
+    from physflow.fields import SAMPLE, field_names, grid_of
+
+    names = field_names(ds)
+    points = " x ".join(str(n) for n in grid_of(ds, names).shape)
+    return f"{ds.sizes[SAMPLE]} samples of {', '.join(names)} on {points} points"
+
+
+COMMANDS: dict[str, Command] = {
+    "generate": Command("--out DATA.nc", _generate_options, _generate),
+    "train": Command("DATA.nc --out MODEL", _train_options, _train, resumes=True),
+    "sample": Command("MODEL --out SAMPLES.nc", _sample_options, _sample),
+    "score": Command("DATA.nc", _score_options, _score),
+    "report": Command("FOLDER", _report_options, _report),
+    "validate": Command("DATA.nc", _validate_options, _validate),
+    "run": Command("EXPERIMENT --out FOLDER", _run_options, _run, resumes=True),
+}
+"""The commands of `physflow`, in the order in which they are used."""

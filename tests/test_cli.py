@@ -1,0 +1,538 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+import physflow
+from physflow.cli import COMMANDS, main, make_parser
+from physflow.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig, from_dict, to_dict
+
+TINY = [
+    "--model.mlp.width",
+    "8",
+    "--model.mlp.blocks",
+    "1",
+    "--training.steps",
+    "4",
+    "--training.batch_size",
+    "8",
+]
+
+
+@pytest.fixture
+def physflow_command(capsys):
+    """Run a command in this process; returns its exit code, what it printed and what it complained about."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as exit_:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return exit_.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.nc"
+    with pytest.raises(SystemExit) as exit_:
+        main(["generate", "--out", str(path), "--samples", "40", "--resolution", "16", "--modes", "8"])
+    assert exit_.value.code == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    folder = data.parent / "model"
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", str(data), "--out", str(folder), "--device", "cpu", *TINY])
+    assert exit_.value.code == 0
+    return folder
+
+
+# Help.
+
+
+def test_help_is_fast_and_loads_no_torch():
+    code = "import sys, physflow.cli\ntry: physflow.cli.main(['--help'])\nfinally: print('torch' in sys.modules)"
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+        assert done.stdout.splitlines()[-1] == "False"
+    assert min(seconds) < 1.5, "with a wide margin for a busy machine; 0.3 s is usual"
+
+
+def test_python_m_physflow_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "physflow", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"physflow {physflow.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(physflow_command, command):
+    code, out, err = physflow_command(command, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: physflow {command} ")
+    for action in make_parser().commands[command]._actions:
+        assert action.help, f"{action.dest} has no help"
+
+
+def test_without_a_command_the_help_is_shown(physflow_command):
+    code, out, err = physflow_command()
+    assert (code, out) == (2, "")
+    assert all(command in err for command in COMMANDS)
+
+
+# Configuration.
+
+
+@pytest.mark.parametrize(
+    ("words", "cls", "key"),
+    [
+        (["generate"], DataConfig, None),
+        (["train"], ModelConfig, "model"),
+        (["train"], TrainingConfig, "training"),
+    ],
+)
+def test_print_config_shows_the_defaults(physflow_command, words, cls, key):
+    code, out, _ = physflow_command(*words, "--print_config")
+    values = yaml.safe_load(out)
+    values = values[key] if key else values
+    assert code == 0
+    assert {name: values[name] for name in to_dict(cls())} == to_dict(cls())
+
+
+def test_print_config_can_be_read_back(physflow_command, tmp_path):
+    _, first, _ = physflow_command("generate", "--out", "a.nc", "--samples", 7, "--modes", "none", "--print_config")
+    file = tmp_path / "settings.yaml"
+    file.write_text(first)
+    _, second, _ = physflow_command("generate", "--config", file, "--print_config")
+    assert yaml.safe_load(first) == yaml.safe_load(second)
+    assert yaml.safe_load(second)["modes"] is None
+    _, third, _ = physflow_command("generate", "--config", file, "--samples", 8, "--print_config")
+    assert yaml.safe_load(third)["samples"] == 8, "what follows on the command line decides"
+
+
+def test_no_value_is_written_none_or_null(physflow_command):
+    for words in (["--modes", "none"], ["--modes=None"], ["--modes", "null"]):
+        _, out, _ = physflow_command("generate", *words, "--print_config")
+        assert yaml.safe_load(out)["modes"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["genrate"], "unknown command 'genrate'; did you mean 'generate'? valid: generate, report, run, "),
+        (
+            ["generate", "--sampels", "3"],
+            "unknown option --sampels; did you mean '--samples'? valid: --boundary, ",
+        ),
+        (["generate", "--sampels=3"], "unknown option --sampels; did you mean '--samples'?"),
+        (["generate", "--sample", "3"], "unknown option --sample; did you mean '--samples'?"),
+        (["generate", "data.nc"], "unexpected argument 'data.nc'; options begin with --"),
+        (["generate", "--out"], "argument --out: expected one argument"),
+        (["generate"], "missing --out; usage: physflow generate --out DATA.nc [options]"),
+        (["train"], "missing DATA, --out; usage: physflow train DATA.nc --out MODEL [options]"),
+        (["train", "d", "--steps", "3"], "unknown option --steps; did you mean '--training.steps'?"),
+        (["train", "d", "--seeds", "3"], "unknown option --seeds; "),
+        (
+            ["train", "d", "--model.mlp.widht", "3"],
+            "unknown option --model.mlp.widht; did you mean '--model.mlp.width'? valid: --model.mlp.blocks, "
+            "--model.mlp.expansion, --model.mlp.width",
+        ),
+        (
+            ["run", "x", "--data.sampels", "3"],
+            "unknown option --data.sampels; did you mean '--data.samples'?",
+        ),
+        (["generate", "--out", "x.nc", "--samples", "3.5"], "expected samples to be int, got '3.5'"),
+        (["generate", "--out", "x.nc", "--modes", "half"], "expected modes to be int or null, got 'half'"),
+        (["generate", "--out", "x.nc", "--std", "wide"], "expected std to be float, got 'wide'"),
+        (["generate", "--out", "x.nc", "--source", "wels"], "unknown source 'wels'; did you mean 'wells'?"),
+        (
+            ["generate", "--out", "x.nc", "--samples", "-3"],
+            "samples must be a whole number of at least 0, got -3",
+        ),
+        (
+            ["generate", "--out", "x.nc", "--workers", "-1"],
+            "workers must be a whole number of at least 0, got -1",
+        ),
+        (["generate", "--out", "x.nc", "--preset", "rouhg"], "unknown preset 'rouhg'; did you mean 'rough'?"),
+        (
+            ["generate", "--out", "x.nc", "--preset", "rough", "--modes", "3"],
+            "preset 'rough' fixes modes=None, got 3",
+        ),
+        (
+            ["train", "d", "--out", "m", "--model.unet.multipliers", "3"],
+            "expected model.unet.multipliers to be a list of int, such as [1,2], got '3'",
+        ),
+        (
+            ["train", "d", "--out", "m", "--training.steps", "-1"],
+            "training: steps must be a whole number of at least 0",
+        ),
+        (
+            ["train", "d", "--out", "m", "--model.network", "unet"],
+            "model: space='pod' does not go with network='unet'",
+        ),
+        (["run", "x", "--data.samples", "three"], "expected data.samples to be int, got 'three'"),
+    ],
+)
+def test_wrong_arguments_are_explained(physflow_command, words, message):
+    code, out, err = physflow_command(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"physflow: error: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "message"),
+    [
+        (
+            "generate",
+            "sampels: 3",
+            "unknown key 'sampels' in the configuration; did you mean 'samples'? valid: ",
+        ),
+        ("generate", "model: {rank: 3}", "unknown key 'model.rank' in the configuration; "),
+        (
+            "train",
+            "model: {mlp: {widht: 3}}",
+            "unknown key 'model.mlp.widht' in the configuration; did you mean 'model.mlp.width'? valid: "
+            "model.mlp.blocks, model.mlp.expansion, model.mlp.width",
+        ),
+        (
+            "train",
+            "model: {mpl: {width: 3}}",
+            "unknown key 'model.mpl.width' in the configuration; did you mean 'model",
+        ),
+        ("train", "wheels: 3", "unknown key 'wheels' in the configuration; "),
+        ("train", "model: 3", "expected settings for model as a mapping, got 3"),
+        ("train", "data: [1]", "data: "),
+        ("generate", "modes: half", "expected modes to be int or null, got 'half'"),
+        ("generate", "source: wels", "unknown source 'wels'; did you mean 'wells'?"),
+        ("generate", "- 3", "the configuration file must hold one mapping of option names to values"),
+        ("generate", "samples: [3", "Problems parsing config: "),
+    ],
+)
+def test_wrong_configuration_files_are_explained(physflow_command, tmp_path, command, text, message):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    positional = ["data.nc"] if command == "train" and "data:" not in text else []
+    code, _, err = physflow_command(command, *positional, "--out", tmp_path / "x.nc", "--config", file)
+    assert code == 2
+    assert err.startswith(f"physflow: error: {message}")
+
+
+def test_a_missing_configuration_file_is_named(physflow_command):
+    code, _, err = physflow_command("generate", "--out", "x.nc", "--config", "none.yaml")
+    assert code == 2
+    assert "physflow: error: config: File does not exist" in err
+    assert "none.yaml" in err
+
+
+# Errors.
+
+
+def test_bad_input_shows_no_traceback_unless_asked(physflow_command, tmp_path, monkeypatch):
+    words = ["score", tmp_path / "absent.nc"]
+    code, _, err = physflow_command(*words)
+    assert (code, err) == (2, f"physflow: error: no file {tmp_path / 'absent.nc'}\n")
+    code, _, err = physflow_command(*words, "--debug")
+    assert code == 2
+    assert "Traceback (most recent call last)" in err
+    monkeypatch.setenv("PHYSFLOW_DEBUG", "1")
+    assert "Traceback (most recent call last)" in physflow_command(*words)[2]
+    monkeypatch.setenv("PHYSFLOW_DEBUG", "0")
+    assert "Traceback" not in physflow_command(*words)[2]
+
+
+def test_a_failed_computation_says_how_to_see_more(physflow_command, monkeypatch, data):
+    def failed(*arguments, **settings):
+        raise RuntimeError("no convergence")
+
+    monkeypatch.setattr("physflow.pde.score", failed)
+    message = "physflow: error: no convergence\n"
+    assert physflow_command("score", data) == (2, "", message + "physflow: --debug shows where it came from\n")
+    assert physflow_command("score", data, "--debug")[2].endswith(message)
+
+
+def test_a_mistake_of_the_program_is_no_bad_input(monkeypatch, data):
+    def broken(*arguments, **settings):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("physflow.pde.score", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["score", str(data)])
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "message"),
+    [
+        (
+            ["generate", "--out", "{}/x.nc"],
+            "physflow.data.darcy.generate",
+            "interrupted; no file was written",
+        ),
+        (
+            ["train", "d.nc", "--out", "{}/m"],
+            "physflow.experiment.train_model",
+            "interrupted; the same command resumes",
+        ),
+    ],
+)
+def test_interruption(physflow_command, monkeypatch, tmp_path, words, function, message):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(function, interrupted)
+    code, _, err = physflow_command(*(word.format(tmp_path) for word in words))
+    assert code == 130
+    assert err == f"\nphysflow: {message}\n"
+
+
+@pytest.mark.parametrize("command", ["generate", "sample", "score"])
+def test_an_existing_output_is_refused_before_any_work(physflow_command, tmp_path, command):
+    out = tmp_path / "out.nc"
+    out.write_text("precious")
+    positional = [] if command == "generate" else ["absent"]
+    code, _, err = physflow_command(command, *positional, "--out", out)
+    assert code == 2
+    assert err == f"physflow: error: {out} exists; give another --out, or --overwrite to replace it\n"
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", ["generate", "sample", "score"])
+def test_an_output_in_no_folder_is_refused_before_any_work(physflow_command, tmp_path, command):
+    positional = [] if command == "generate" else ["absent"]
+    code, _, err = physflow_command(command, *positional, "--out", tmp_path / "no" / "x.nc")
+    assert code == 2
+    assert err == f"physflow: error: the folder {tmp_path / 'no'} of --out does not exist; create it first\n"
+
+
+def test_score_knows_two_formats(physflow_command, data):
+    code, _, err = physflow_command("score", data, "--out", data.parent / "scores.csv")
+    assert (code, err) == (2, "physflow: error: expected --out to end in .nc or .json, got 'scores.csv'\n")
+
+
+# The commands at work, on tiny data.
+
+
+def test_generate(physflow_command, data, tmp_path):
+    with xr.open_dataset(data) as ds:
+        assert dict(ds.sizes) == {"sample": 40, "x": 16, "y": 16}
+        assert ds.attrs["modes"] == 8
+    out = tmp_path / "again.nc"
+    out.write_text("not precious")
+    words = ["generate", "--out", out, "--samples", 3, "--resolution", 16, "--modes", 8]
+    code, printed, _ = physflow_command(*words, "--overwrite")
+    assert (code, printed) == (0, f"{out}: 3 samples of permeability, pressure on 16 x 16 points\n")
+    with xr.open_dataset(out) as again, xr.open_dataset(data) as ds:
+        xr.testing.assert_equal(again, ds.isel(sample=slice(3)))
+
+
+@pytest.mark.slow
+def test_generate_in_worker_processes_gives_the_same_fields(physflow_command, data, tmp_path):
+    out = tmp_path / "workers.nc"
+    words = ["generate", "--out", out, "--samples", 40, "--resolution", 16, "--modes", 8]
+    assert physflow_command(*words, "--workers", 2)[0] == 0
+    with xr.open_dataset(out) as again, xr.open_dataset(data) as ds:
+        xr.testing.assert_identical(again, ds)
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_the_workers(tmp_path):
+    out = tmp_path / "data.nc"
+    words = ["generate", "--out", str(out), "--samples", "1000000", "--resolution", "16", "--workers", "2"]
+    command = [sys.executable, "-m", "physflow", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        time.sleep(6)
+        # As a terminal does: to the workers too; and twice, as people do.
+        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "physflow: interrupted; no file was written" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_validate(physflow_command, data, tmp_path):
+    code, out, _ = physflow_command("validate", data)
+    assert code == 0
+    assert out.endswith(f"{data}: valid\n")
+    with xr.open_dataset(data) as ds:
+        wrong = ds.load().assign(pressure=ds["pressure"].copy(data=ds["pressure"].values.swapaxes(1, 2)))
+    wrong.to_netcdf(tmp_path / "wrong.nc", engine="h5netcdf")
+    code, out, _ = physflow_command("validate", tmp_path / "wrong.nc")
+    assert code == 1
+    assert "error: " in out
+    assert out.endswith("wrong.nc: not valid\n")
+
+
+def test_score(physflow_command, data, tmp_path):
+    code, out, _ = physflow_command("score", data, "--out", tmp_path / "scores.json")
+    table = json.loads((tmp_path / "scores.json").read_text())
+    assert code == 0
+    assert list(table) == ["as given"]
+    assert out.splitlines()[0].split() == ["score", "anchor", "median", "quartiles"]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(table["as given"])
+    assert physflow_command("score", data, "--out", tmp_path / "scores.nc")[0] == 0
+    with xr.open_dataset(tmp_path / "scores.nc") as scores:
+        for name, summary in table["as given"].items():
+            quartiles = np.quantile(scores[name], [0.25, 0.5, 0.75])
+            np.testing.assert_allclose([summary["q25"], summary["median"], summary["q75"]], quartiles)
+
+
+def test_score_with_anchors(physflow_command, data, tmp_path):
+    code, out, _ = physflow_command("score", data, "--anchors", "--out", tmp_path / "scores.json")
+    table = json.loads((tmp_path / "scores.json").read_text())
+    assert code == 0
+    assert next(iter(table)) == "as given"
+    assert table["p = 0"]["solution_error"]["median"] == pytest.approx(1)
+    assert len(out.splitlines()) == 1 + len(table) * len(table["p = 0"])
+
+
+def test_no_samples_have_no_score(physflow_command, tmp_path):
+    out = tmp_path / "empty.nc"
+    assert physflow_command("generate", "--out", out, "--samples", 0, "--resolution", 16, "--modes", 8)[0] == 0
+    code, _, err = physflow_command("score", out)
+    assert (code, err) == (2, f"physflow: error: {out} holds no samples to score\n")
+
+
+def test_train_and_sample(physflow_command, model, tmp_path):
+    out = tmp_path / "samples.nc"
+    words = ["sample", model, "--out", out, "--samples", 3, "--steps", 2]
+    code, printed, _ = physflow_command(*words)
+    assert (code, printed) == (0, f"{out}: 3 samples of permeability, pressure on 16 x 16 points\n")
+    with xr.open_dataset(out) as ds:
+        first = ds.load()
+        assert first.sizes["sample"] == 3
+        assert "residual_mse" in first
+    assert physflow_command(*words, "--overwrite", "--correction", "complete")[0] == 0
+    with xr.open_dataset(out) as ds:
+        np.testing.assert_array_equal(ds["permeability"], first["permeability"])
+        assert (ds["solution_error"] < 1e-4).all()
+    code, _, err = physflow_command(*words, "--overwrite", "--solver", "hein")
+    assert code == 2
+    assert err.startswith("physflow: error: unknown solver 'hein'; did you mean 'heun'?")
+
+
+def test_train_takes_its_fields_by_name(physflow_command, data, tmp_path):
+    folder = tmp_path / "model"
+    words = [
+        "train",
+        data,
+        "--out",
+        folder,
+        "--fields",
+        "pressure",
+        "--model.log",
+        "[]",
+        "--device",
+        "cpu",
+        *TINY,
+    ]
+    code, printed, _ = physflow_command(*words)
+    assert code == 0
+    assert printed.startswith(f"{folder}: trained")
+    assert physflow.load(folder).fields == ("pressure",)
+    code, _, err = physflow_command(*words[:5], "permeability,presure", *words[6:], "--overwrite")
+    assert code == 2
+    assert "presure" in err
+
+
+def test_train_accepts_fields_without_an_equation(physflow_command, tmp_path, rng):
+    axes = {"x": (np.arange(8) + 0.5) / 8, "y": (np.arange(8) + 0.5) / 8}
+    fields = {"height": (("sample", "x", "y"), rng.standard_normal((40, 8, 8)))}
+    xr.Dataset(fields, coords=axes).to_netcdf(tmp_path / "any.nc", engine="h5netcdf")
+    folder, out = tmp_path / "model", tmp_path / "samples.nc"
+    code, _, err = physflow_command(
+        "train", tmp_path / "any.nc", "--out", folder, "--model.log", "[]", "--device", "cpu", *TINY
+    )
+    assert code == 0, err
+    code, printed, _ = physflow_command("sample", folder, "--out", out, "--samples", 2, "--steps", 2)
+    assert (code, printed) == (0, f"{out}: 2 samples of height on 8 x 8 points\n")
+
+
+# A whole experiment.
+
+
+@pytest.fixture
+def tiny_experiment(tmp_path):
+    config = {
+        "name": "tiny",
+        "data": {"samples": 40, "resolution": 16, "modes": 8},
+        "model": {"mlp": {"width": 8, "blocks": 1}},
+        "training": {"steps": 4, "batch_size": 8, "evaluate_every": 2},
+        "sampling": {"samples": 6, "steps": 2},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.mark.slow
+def test_run_and_report(physflow_command, tiny_experiment):
+    folder = tiny_experiment.parent / "out"
+    code, out, _ = physflow_command("run", tiny_experiment, "--out", folder)
+    report = folder / "report.html"
+    assert code == 0
+    assert out.endswith(f"report: {report}\n")
+    assert report.is_file()
+    report.unlink()
+    code, out, _ = physflow_command("report", folder)
+    assert (code, out) == (0, f"report: {report}\n")
+    assert report.is_file()
+
+
+def test_report_of_no_experiment(physflow_command, tmp_path):
+    code, out, err = physflow_command("report", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"physflow: error: {tmp_path} has no experiment.yaml")
+
+
+def test_report_is_found_where_it_says(physflow_command, tmp_path, monkeypatch):
+    monkeypatch.setattr("physflow.experiment.write_report", lambda folder: f"{folder}/report.html")
+    assert physflow_command("report", tmp_path) == (0, f"report: {tmp_path}/report.html\n", "")
+
+
+def test_run_takes_overrides(physflow_command, tiny_experiment, monkeypatch):
+    carried_out = []
+
+    def run(config, out, **settings):
+        carried_out.append(config)
+        return f"{out}/report.html"
+
+    monkeypatch.setattr("physflow.experiment.run", run)
+    words = ["run", tiny_experiment, "--out", "x", "--data.samples", 50, "--model.mlp.width=4", "--name", "other"]
+    assert physflow_command(*words)[:2] == (0, "report: x/report.html\n")
+    config = from_dict(ExperimentConfig, yaml.safe_load(tiny_experiment.read_text()))
+    assert (carried_out[0].data.samples, carried_out[0].model.mlp.width, carried_out[0].name) == (
+        50,
+        4,
+        "other",
+    )
+    assert carried_out[0].data.resolution == config.data.resolution == 16
+    assert carried_out[0].training == config.training
+
+
+def test_run_prints_the_whole_experiment(physflow_command, tiny_experiment):
+    code, out, _ = physflow_command("run", tiny_experiment, "--data.preset", "cocogen-16", "--print_config")
+    config = from_dict(ExperimentConfig, yaml.safe_load(out))
+    assert code == 0
+    assert (config.data.preset, config.data.modes, config.data.coefficients) == ("cocogen-16", 16, "uniform")
+    assert config.training.steps == 4
+
+
+def test_run_needs_an_experiment_and_a_folder(physflow_command, tiny_experiment):
+    code, _, err = physflow_command("run", tiny_experiment)
+    assert (code, err) == (2, "physflow: error: missing --out, the folder of the experiment\n")
+    code, _, err = physflow_command("run", "darcy-smal", "--out", "x")
+    assert code == 2
+    assert "darcy-small" in err
+    assert physflow_command("run")[2].startswith("physflow: error: missing EXPERIMENT; usage: physflow run EXPERIMENT")
