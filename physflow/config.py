@@ -1,7 +1,6 @@
 """Settings of everything physflow does, as frozen dataclasses that import nothing heavy.
 
-A setting is checked where it is made, so a wrong one fails before any work starts. The command line takes its
-options, and the help on them, from these dataclasses and the `Attributes:` of their docstrings.
+Each is checked where it is made. The command line takes its options, and the help on them, from these docstrings.
 """
 
 from __future__ import annotations
@@ -255,6 +254,8 @@ class TrainingConfig:
         ema: Decay of the exponential moving average of the weights, which is what samples.
         sigma: Width of the conditional path around the straight line (I-CFM).
         prediction: What the network predicts.
+        weight: Weight of the loss over time: even, or late, 1 / max(1 - t, 0.05).
+        symmetries: Train on all images of the data under their equation's symmetries; the law must have them too.
         coupling: How noise and data are paired: at random, or by optimal transport in a batch.
         source: Law of the noise: white, or a correlated Gaussian field.
         precision: Arithmetic of the network's forward pass.
@@ -274,6 +275,8 @@ class TrainingConfig:
     ema: float = 0.999
     sigma: float = 0.0
     prediction: Literal["velocity", "data"] = "velocity"
+    weight: Literal["even", "late"] = "even"
+    symmetries: bool = False
     coupling: Literal["independent", "ot"] = "independent"
     source: Literal["gaussian", "gaussian-process"] = "gaussian"
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -25,12 +25,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import xarray as xr
 import yaml
 
 from physflow import __version__, report
+from physflow.assembly import make_network, make_objective, make_transform
 from physflow.config import (
     ExperimentConfig,
     ModelConfig,
@@ -43,21 +42,19 @@ from physflow.config import (
     to_dict,
 )
 from physflow.data import darcy, files
-from physflow.data.batches import FileBatches, encode, rows
+from physflow.data.batches import FileBatches, encode, identity, rows
 from physflow.data.files import FieldReader, atomic
 from physflow.fields import SAMPLE, content_fingerprint, field_names
 from physflow.generative import train
 from physflow.generative.training import BatchSource, TensorBatches
-from physflow.inference import Completion
-from physflow.model import Model, load, make_network, make_objective, make_transform
-from physflow.pde import from_dataset, score
+from physflow.model import Model, load
+from physflow.pde import Symmetry, check_device, from_dataset, score
+from physflow.summary import COMPARED, summarize, write_scores
 
 __all__ = ["load_experiment", "run", "sample_model", "summarize", "train_model", "write_report"]
 
 _LAW = ("equation", "source", "boundary", "faces", "centering")
 _PRODUCTS = ("data.nc", "model", "samples.nc", "scores.json", "timings.json", "report.html", "experiment.yaml")
-_COMPARED = 500
-"""How many data fields stand beside the samples in the scores and the report."""
 
 
 def load_experiment(name: str | os.PathLike[str]) -> ExperimentConfig:
@@ -113,7 +110,7 @@ def run(config: ExperimentConfig, out: str | os.PathLike[str], overwrite: bool =
             lambda: train_model(data, out / "model", model=config.model, training=config.training, progress=progress),
         ),
         ("sample", samples, lambda: sample_model(load(out / "model"), samples, config.sampling, progress=progress)),
-        ("score", out / "scores.json", lambda: _write_scores(out)),
+        ("score", out / "scores.json", lambda: write_scores(out)),
         ("report", out / "report.html", lambda: write_report(out)),
     ]
     for name, product, stage in stages:
@@ -132,18 +129,30 @@ def _prepare(config: ExperimentConfig, out: Path, overwrite: bool) -> None:
     settings = out / "experiment.yaml"
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; give a folder")
-    if settings.exists() and fingerprint(load_experiment(settings)) == fingerprint(config) and not overwrite:
+    if not overwrite and settings.exists() and _is_of(config, settings):
         return
     if out.exists() and any(out.iterdir()):
+        if not settings.exists():
+            raise FileExistsError(f"{out} holds other files and no experiment; choose another folder")
         if not overwrite:
-            what = "another experiment (its settings differ)" if settings.exists() else "other files"
-            raise FileExistsError(f"{out} holds {what}; choose another folder, or ask to overwrite it")
+            raise FileExistsError(
+                f"{out} holds another experiment (its settings differ); choose another folder, or overwrite it "
+                "(--overwrite)"
+            )
         for name in _PRODUCTS:
             product = out / name
             shutil.rmtree(product) if product.is_dir() else product.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     with atomic(settings) as part:
         part.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def _is_of(config: ExperimentConfig, settings: Path) -> bool:
+    try:
+        return fingerprint(load_experiment(settings)) == fingerprint(config)
+    except ValueError:
+        # Settings of another version, or edited by hand: not this experiment.
+        return False
 
 
 def _add_timing(out: Path, name: str, seconds: float) -> None:
@@ -192,7 +201,7 @@ def train_model(
     """
     model, training, out = model or ModelConfig(), training or TrainingConfig(), Path(out)
     if (out / "config.yaml").exists() and not overwrite:
-        raise FileExistsError(f"{out} holds a trained model; choose another folder, or ask to overwrite it")
+        raise FileExistsError(f"{out} holds a trained model; choose another folder, or overwrite it (--overwrite)")
     if overwrite:
         for name in ("config.yaml", "weights.safetensors", "checkpoint.pt", "metrics.jsonl"):
             (out / name).unlink(missing_ok=True)
@@ -205,7 +214,7 @@ def train_model(
         elif equation is not None:
             # Some of its fields only: there is nothing to score.
             attrs, equation = {"centering": equation.grid.centering}, None
-        data_fingerprint = content_fingerprint(ds)
+        data_fingerprint, coefficients = content_fingerprint(ds), ds.attrs.get("coefficients")
     reader = FieldReader(data, names)
     held_out = int(training.validation * len(reader))
     split = len(reader) - held_out
@@ -215,22 +224,35 @@ def train_model(
         )
     transform = make_transform(model, names).fit(lambda: rows(reader, 0, split))
 
-    def source(start: int, stop: int) -> BatchSource:
+    images: Sequence[Symmetry] = (identity,)
+    if training.symmetries and coefficients == "uniform":
+        raise ValueError(
+            "symmetries=true needs a law with the symmetries of the equation; uniform coefficients of a positive mean "
+            "have none: leave it out"
+        )
+    if training.symmetries and equation is None:
+        raise ValueError(f"symmetries=true needs data with an equation and all of its fields; {data} has {list(names)}")
+    if training.symmetries and equation is not None:
+        images = equation.symmetries()
+
+    def source(start: int, stop: int, images: Sequence[Symmetry] = (identity,)) -> BatchSource:
         if model.space == "pod":
-            return TensorBatches(encode(reader, transform, start, stop))
-        return FileBatches(reader, transform, start, stop)
+            return TensorBatches(encode(reader, transform, start, stop, images))
+        return FileBatches(reader, transform, start, stop, images)
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
     network = train(
         make_network(model, training, transform.channels(len(names)), reader.grid),
         make_objective(training, model, reader.grid),
-        source(0, split),
+        source(0, split, images),
         training,
         validation=source(split, len(reader)) if held_out else None,
         folder=out,
         device=device,
         fingerprint=data_fingerprint,
+        settings={"fields": list(names), **to_dict(model)},
         progress=progress,
     )
     reader.close()
@@ -262,62 +284,13 @@ def sample_model(
     if model.equation is not None:
         solutions = model.equation.solutions
         fields = torch.stack([torch.from_numpy(ds[name].values) for name in model.equation.fields], dim=1)
-        completed = Completion(model.equation.complete)(fields)
+        completed = model.complete(fields)
         for name in solutions:
             values = completed[:, model.equation.fields.index(name)].numpy()
             description = {**ds[name].attrs, "long_name": f"{ds[name].attrs.get('long_name', name)}, completed"}
             ds[f"{name}_completed"] = (ds[name].dims, values, description)
         ds = model.score(ds, suffix="_completed", **{name: f"{name}_completed" for name in solutions})
     return files.write(ds, out, overwrite)
-
-
-def summarize(scores: xr.Dataset, suffix: str = "") -> dict[str, dict[str, float]]:
-    """Median and quartiles over the samples of each score whose name ends in `suffix`."""
-    summary = {}
-    for name, values in scores.data_vars.items():
-        key = str(name)
-        if values.dims != (SAMPLE,) or not key.endswith(suffix) or (not suffix and key.endswith("_completed")):
-            continue
-        quartiles = np.quantile(values.values, [0.25, 0.5, 0.75]) if values.size else np.full(3, np.nan)
-        summary[key.removesuffix(suffix)] = dict(zip(("q25", "median", "q75"), quartiles.tolist(), strict=True))
-    return summary
-
-
-def _write_scores(out: Path) -> None:
-    """Summarise scores, anchors and the statistics of the fields."""
-    with files.open(out / "data.nc") as data, files.open(out / "samples.nc") as samples:
-        truth = data.isel({SAMPLE: slice(_COMPARED)}).load()
-        model = load(out / "model")
-        content: dict[str, Any] = {
-            "experiment": fingerprint(load_experiment(out / "experiment.yaml")),
-            "samples": {"raw": summarize(samples), "completed": summarize(samples, "_completed")},
-            "anchors": {},
-            "statistics": {},
-        }
-        if "equation" in truth.attrs:
-            anchors = score(truth, anchors=True)
-            content["anchors"] = {str(name): summarize(anchors.sel(anchor=name)) for name in anchors["anchor"].values}
-        for name in model.fields:
-            logged = name in model.config.log
-            # All of the data: the standard deviation over a few fields of long correlation is not known to a per cent.
-            (a, s), (b, r) = (_moments(ds[name], logged) for ds in (data, samples))
-            content["statistics"][f"log {name}" if logged else name] = {
-                "mean": {"data": a, "samples": b},
-                "std": {"data": s, "samples": r, "ratio": r / s},
-            }
-    with atomic(out / "scores.json") as part:
-        part.write_text(json.dumps(content, indent=1))
-
-
-def _moments(field: xr.DataArray, logged: bool) -> tuple[float, float]:
-    """Mean and standard deviation of a field, or of its logarithm, over all samples and points, read in pieces."""
-    count, total, square = 0, 0.0, 0.0
-    for start in range(0, field.sizes[SAMPLE], _COMPARED):
-        values = field.isel({SAMPLE: slice(start, start + _COMPARED)}).values.astype(float)
-        values = np.log(values) if logged else values
-        count, total, square = count + values.size, total + values.sum(), square + (values**2).sum()
-    mean = total / max(count, 1)
-    return float(mean), float(np.sqrt(max(square / max(count, 1) - mean**2, 0.0)))
 
 
 def write_report(folder: str | os.PathLike[str]) -> Path:
@@ -334,14 +307,15 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
             )
     config = load_experiment(folder / "experiment.yaml")
     metrics = folder / "model" / "metrics.jsonl"
+    model_fields = load(folder / "model").fields
     with files.open(folder / "data.nc") as data, files.open(folder / "samples.nc") as samples:
-        truth = data.isel({SAMPLE: slice(_COMPARED)}).load()
+        some = data.isel({SAMPLE: slice(COMPARED)})
         return report.write_report(
             folder / "report.html",
             title=config.name,
-            truth=truth,
+            truth=data[list(model_fields)],
             samples=samples.load(),
-            anchors=score(truth, anchors=True) if "equation" in truth.attrs else None,
+            anchors=score(some, anchors=True) if "equation" in data.attrs else None,
             metrics=[json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else [],
             config=to_dict(config),
             versions=_versions(),

@@ -124,6 +124,8 @@ class Grid:
                 raise ValueError(f"coordinate '{name}' holds values that are not finite")
             h, steps = (x[-1] - x[0]) / (x.size - 1), np.diff(x)
             # The tolerance lets coordinates be stored in float32.
+            if np.all(steps < 0):
+                raise ValueError(f"coordinate '{name}' is not increasing but falls; sort the data, ds.sortby({name!r})")
             if h <= 0 or np.abs(steps - h).max() > 1e-3 * h:
                 raise ValueError(
                     f"coordinate '{name}' is not uniform and increasing: its steps range from "

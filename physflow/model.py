@@ -7,7 +7,6 @@ corrects them if asked, and scores every one with the equation that made the tra
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Mapping
@@ -23,36 +22,25 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from physflow import __version__
+from physflow.assembly import make_network, make_objective
 from physflow.config import ModelConfig, TrainingConfig, from_dict, nearest, to_dict
-from physflow.data.correlated_noise import CorrelatedNoise
 from physflow.data.files import atomic
-from physflow.data.random_fields import Exponential
 from physflow.fields import content_fingerprint, to_dataset, to_tensor
 from physflow.generative import (
-    MLP,
     RK4,
     Adaptive,
     Euler,
-    ExactOT,
-    FlowMatching,
-    Gaussian,
-    GaussianProcess,
     Heun,
-    Independent,
-    LinearPath,
     Midpoint,
-    Preconditioned,
     Solver,
-    Source,
-    UNet,
     integrate,
 )
 from physflow.grid import Grid
 from physflow.inference import Completion, Correction
-from physflow.pde import Equation, from_dataset, score_fields
-from physflow.transforms import POD, Chain, Log, PerChannel, Standardize, Transform, from_spec
+from physflow.pde import Darcy, DarcyNodes, Equation, from_dataset, score_fields
+from physflow.transforms import Transform, from_spec
 
-__all__ = ["SOLVERS", "Model", "load", "make_network", "make_objective", "make_transform"]
+__all__ = ["SOLVERS", "Model", "load"]
 
 FORMAT = "physflow-model-1"
 
@@ -67,6 +55,10 @@ SOLVERS: dict[str, type[Solver]] = {
 
 _BLOCK = 50
 """Samples that are computed together, always a whole block: a sample does not depend on how many are asked for."""
+
+
+_SCORED = 256
+"""Samples that are scored together, for the memory."""
 
 
 class Model:
@@ -158,8 +150,10 @@ class Model:
         Raises:
             ValueError: If a name is unknown, a count negative, or the correction needs an equation that there is not.
         """
-        if n < 0:
-            raise ValueError(f"the number of samples must not be negative, got {n}")
+        if n < 0 or seed < 0:
+            raise ValueError(f"the number of samples and the seed must not be negative, got {n} and {seed}")
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"unknown dtype {dtype!r}; {nearest(str(dtype), ('float32', 'float64'))}")
         solver_object = self._solver(solver)
         correct = self._correction(correction)
         velocity = self.objective.velocity(self.network)
@@ -169,20 +163,22 @@ class Model:
             for first in range(0, n, _BLOCK):
                 noise = torch.cat([self._noise(seed, i) for i in range(first, first + _BLOCK)]).to(device)
                 y = integrate(velocity, noise, solver_object, steps)
-                fields = self.transform.inverse(y.double()).cpu()[: n - first].to(getattr(torch, dtype))
-                pieces.append(correct(fields) if correct else fields)
-                bar.update(len(fields))
+                fields = self.transform.inverse(y.double()).cpu().to(getattr(torch, dtype))
+                pieces.append((correct(fields) if correct else fields)[: n - first])
+                bar.update(len(pieces[-1]))
         fields = torch.cat(pieces)
         attrs = {
             **self.attrs,
-            "samples_of": f"a flow trained on data with fingerprint {self.fingerprint}",
-            "fingerprint": f"{self.fingerprint}-samples",
+            "trained_on": self.fingerprint,
             "seed": seed,
-            "solver": type(solver_object).__name__,
+            "solver": repr(solver_object),
             "steps": steps,
             "correction": correction if isinstance(correction, str) else "none" if correction is None else "custom",
         }
         ds = to_dataset(fields, self.fields, self.grid, attrs)
+        if self.attrs.get("source") == "custom" and isinstance(self.equation, Darcy | DarcyNodes):
+            ds["source"] = (self.grid.axes, self.equation.source_term.numpy())
+        ds.attrs["fingerprint"] = content_fingerprint(ds)
         return self.score(ds) if score and self.equation is not None else ds
 
     def score(self, ds: xr.Dataset, suffix: str = "", **replace: str) -> xr.Dataset:
@@ -199,8 +195,49 @@ class Model:
         if self.equation is None:
             raise ValueError("this model was trained on data without an equation: there is nothing to score with")
         names = [replace.get(name, name) for name in self.equation.fields]
-        scores = score_fields(self.equation, *to_tensor(ds, names).unbind(1))
-        return ds.assign({name + suffix: ("sample", np.asarray(values)) for name, values in scores.items()})
+        fields = to_tensor(ds, names, finite=False)
+        valid = self.valid(fields)
+        pieces = [score_fields(self.equation, *piece.unbind(1)) for piece in fields[valid].split(_SCORED)]
+        scores = {}
+        for name in pieces[0]:
+            scores[name + suffix] = np.full(len(valid), np.nan)
+            scores[name + suffix][valid.numpy()] = np.concatenate([piece[name] for piece in pieces])
+        return ds.assign({name: ("sample", values, {"units": "1"}) for name, values in scores.items()})
+
+    def valid(self, fields: Tensor) -> Tensor:
+        """Which samples the equation can judge: finite, and positive where it must be. Others have no score (NaN).
+
+        Arguments:
+            fields: Fields of shape (batch, channel, *axes).
+
+        Returns:
+            One truth value a sample, shape (batch,).
+        """
+        good = torch.isfinite(fields).flatten(1).all(1)
+        for name in self.equation.positive if self.equation is not None else ():
+            good &= (fields[:, self.fields.index(name)] > 0).flatten(1).all(1)
+        return good
+
+    def complete(self, fields: Tensor) -> Tensor:
+        """Replace the solution fields by the solution for the inputs, p = S(K); NaN where these are not valid.
+
+        Arguments:
+            fields: Fields of shape (batch, channel, *axes) in physical units.
+
+        Returns:
+            Completed fields of the same shape and type.
+
+        Raises:
+            ValueError: If the model was trained on data without an equation.
+        """
+        if self.equation is None:
+            raise ValueError("completion needs an equation, and this model was trained on data without one")
+        inputs = [self.fields.index(name) for name in self.equation.inputs]
+        good = self.valid(fields[:, inputs])
+        completed = torch.full_like(fields, torch.nan)
+        completed[:, inputs] = fields[:, inputs]
+        completed[good] = Completion(self.equation.complete)(fields[good])
+        return completed
 
     def check_data(self, ds: xr.Dataset) -> None:
         """Warn if a Dataset is not the one that the model was trained on, by its fingerprint."""
@@ -214,8 +251,9 @@ class Model:
             )
 
     def _noise(self, seed: int, index: int) -> Tensor:
-        entropy = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
+        # torch's generator knows 32 bits of its seed: a sum, unlike a hash, gives no two samples of a seed the same.
+        start = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        generator = torch.Generator().manual_seed((start + index) % 2**32)
         return self.objective.source.sample((1, *self.shape), generator)
 
     def _solver(self, solver: str | Solver) -> Solver:
@@ -232,7 +270,7 @@ class Model:
             raise ValueError(f"unknown correction {correction!r}; {nearest(str(correction), ('complete',))}")
         if self.equation is None:
             raise ValueError("correction='complete' needs an equation, and this model was trained on data without one")
-        return Completion(self.equation.complete)
+        return self.complete
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model to a folder, each file whole or not at all."""
@@ -240,8 +278,8 @@ class Model:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
         tensors |= {f"transform.{k}": v.contiguous() for k, v in self.transform.state_dict().items()}
-        if self.attrs.get("source") == "custom" and self.equation is not None:
-            tensors["source"] = torch.as_tensor(getattr(self.equation, "source_term")).contiguous()  # noqa: B009
+        if self.attrs.get("source") == "custom" and isinstance(self.equation, Darcy | DarcyNodes):
+            tensors["source"] = self.equation.source_term.contiguous()
         with atomic(folder / "weights.safetensors") as part:
             safetensors.torch.save_file(tensors, part)
         config = {
@@ -273,15 +311,19 @@ class Model:
             raise FileNotFoundError(
                 f"{folder} holds no trained model (no config.yaml); train one with `physflow train`"
             )
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
+        try:
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            if config["format"] != FORMAT:
+                raise ValueError(f"its format is {config['format']!r}")
+            grid = from_dict(Grid, {**config["grid"], "bounds": tuple(map(tuple, config["grid"]["bounds"]))})
+            model, training = from_dict(ModelConfig, config["model"]), from_dict(TrainingConfig, config["training"])
+            transform, attrs = from_spec(config["transform"]), config["attrs"]
+            fields, fingerprint = tuple(config["fields"]), config["data_fingerprint"]
+        except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{folder / 'config.yaml'} is not a model of format {FORMAT!r}; was it made by another version?"
-            )
-        grid = from_dict(Grid, {k: v for k, v in config["grid"].items() if k != "bounds"} | _bounds(config["grid"]))
-        model, training = from_dict(ModelConfig, config["model"]), from_dict(TrainingConfig, config["training"])
-        transform = from_spec(config["transform"])
-        fields = tuple(config["fields"])
+                f"{folder / 'config.yaml'} is not a model of format {FORMAT!r}: {error}; was it edited, or made by "
+                "another version?"
+            ) from error
         network = make_network(model, training, transform.channels(len(fields)), grid)
         try:
             tensors = safetensors.torch.load_file(folder / "weights.safetensors")
@@ -290,18 +332,12 @@ class Model:
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             raise ValueError(f"the weights in {folder} do not fit its config.yaml, or are damaged: {error}") from error
         equation = None
-        if "equation" in config["attrs"]:
-            ds = to_dataset(torch.empty(0, len(fields), *grid.shape), fields, grid, config["attrs"])
+        if "equation" in attrs:
+            ds = to_dataset(torch.empty(0, len(fields), *grid.shape), fields, grid, attrs)
             if "source" in tensors:
                 ds["source"] = (grid.axes, tensors["source"].numpy())
             equation = from_dataset(ds)
-        return cls(
-            network, transform, fields, grid, equation, config["attrs"], model, training, config["data_fingerprint"]
-        )
-
-
-def _bounds(grid: dict[str, Any]) -> dict[str, Any]:
-    return {"bounds": tuple(tuple(pair) for pair in grid["bounds"])}
+        return cls(network, transform, fields, grid, equation, attrs, model, training, fingerprint)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -321,45 +357,3 @@ def load(folder: str | os.PathLike[str]) -> Model:
         FileNotFoundError: If the folder holds no complete model.
     """
     return Model.load(folder)
-
-
-def make_transform(config: ModelConfig, fields: tuple[str, ...]) -> Transform:
-    """The transform of these fields to model space, not yet fitted."""
-
-    def of(name: str) -> Transform:
-        last = POD(config.rank, config.energy) if config.space == "pod" else Standardize()
-        return Chain(Log(), last) if name in config.log else last
-
-    return PerChannel(*(of(name) for name in fields))
-
-
-def make_network(config: ModelConfig, training: TrainingConfig, channels: int, grid: Grid) -> nn.Module:
-    """The network of these settings, with fresh weights drawn from the training seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        network: nn.Module
-        if config.network == "mlp":
-            network = MLP(channels, **dataclasses.asdict(config.mlp))
-        else:
-            network = UNet(channels, **dataclasses.asdict(config.unet), dimension=grid.ndim, resolution=grid.shape[0])
-    if config.precondition:
-        return Preconditioned(network, LinearPath(training.sigma), training.prediction)
-    return network
-
-
-def make_objective(training: TrainingConfig, config: ModelConfig, grid: Grid) -> FlowMatching:
-    """The objective of these settings."""
-    source: Source = Gaussian()
-    if training.source == "gaussian-process":
-        if config.space == "pod":
-            raise ValueError(
-                "source='gaussian-process' is noise over the grid and needs space='pixel', got space='pod'"
-            )
-        length = 0.1 * max(b - a for a, b in grid.bounds)
-        source = GaussianProcess(CorrelatedNoise(grid, Exponential(length)))
-    return FlowMatching(
-        LinearPath(training.sigma),
-        ExactOT() if training.coupling == "ot" else Independent(),
-        source,
-        prediction=training.prediction,
-    )

@@ -201,10 +201,11 @@ class POD(Transform):
         wanted = min(self.rank or 64, largest)
         while True:
             variances, vectors, trace = self._subspace(covariance_times, mean.numel(), min(wanted + 16, mean.numel()))
-            if trace <= 0:
+            if not trace > 0:
                 raise ValueError("a POD needs data that vary, all samples are equal")
-            # float32 fields carry noise of relative size 1e-7: what lies below is not a mode of the data.
-            held = int((variances[:wanted] > 1e-12 * variances[0]).sum())
+            # float32 fields carry rounding noise in proportion to their size: what lies below is no mode of the data.
+            floor = max(1e-12 * float(variances[0]), 2e-14 * float(mean.square().mean()))
+            held = int((variances[:wanted] > floor).sum())
             if self.rank is not None:
                 keep = held
                 break

@@ -25,8 +25,10 @@ ORDER = (
     "generative",
     "inference",
     "metrics",
+    "assembly",
     "model",
     "report",
+    "summary",
     "experiment",
     "cli",
 )

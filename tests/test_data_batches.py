@@ -3,7 +3,7 @@
 import torch
 
 from physflow.data import FieldReader, files
-from physflow.data.batches import FileBatches, encode, rows
+from physflow.data.batches import FileBatches, encode, identity, rows
 from physflow.fields import to_dataset
 from physflow.grid import Grid
 from physflow.transforms import Standardize
@@ -22,3 +22,16 @@ def test_batches_of_a_file(tmp_path):
     indices = torch.tensor([579, 0, 3, 3])
     assert torch.equal(batches.batch(indices), expected[indices])
     assert list(rows(reader, 5, 5)) == []
+
+
+def test_images_are_more_items(tmp_path):
+    values = torch.rand(20, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    path = files.write(to_dataset(values, ("a", "b"), Grid((4, 4))), tmp_path / "data.nc")
+    reader, images = FieldReader(path, ("a", "b")), (identity, lambda fields: -fields.transpose(2, 3))
+    transform = Standardize().fit(values)
+    expected = transform(torch.cat([values[3:17], -values[3:17].transpose(2, 3)]))
+    assert torch.equal(encode(reader, transform, 3, 17, images), expected)
+    batches = FileBatches(reader, transform, 3, 17, images)
+    assert len(batches) == 28
+    indices = torch.tensor([27, 0, 13, 14, 5])
+    assert torch.equal(batches.batch(indices), expected[indices])

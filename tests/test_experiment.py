@@ -17,6 +17,7 @@ from physflow.generative.training import TrainingDiverged
 
 SCORES = ("residual_mse", "strong_residual_mse", "relative_residual", "solution_error", "mass_imbalance")
 SMALL = ModelConfig(rank=6, mlp=MLPConfig(width=16, blocks=1))
+TINY_UNET = UNetConfig(channels=8, multipliers=(1,), blocks=1)
 QUICK = TrainingConfig(steps=4, batch_size=8, warmup=1, evaluate_every=2, checkpoint_every=2, validation=0.1)
 
 
@@ -98,8 +99,10 @@ def test_other_settings_are_refused_unless_overwritten(finished, tmp_path):
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match="holds other files"):
+    with pytest.raises(FileExistsError, match="holds other files and no experiment"):
         experiment.run(experiment.load_experiment("darcy-tiny"), tmp_path)
+    with pytest.raises(FileExistsError, match="holds other files and no experiment"):
+        experiment.run(experiment.load_experiment("darcy-tiny"), tmp_path, overwrite=True)
     with pytest.raises(FileExistsError, match="is a file; give a folder"):
         experiment.run(experiment.load_experiment("darcy-tiny"), tmp_path / "thesis.tex")
 
@@ -128,6 +131,24 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypat
     assert (tmp_path / "parts" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
+def test_going_on_with_other_model_settings_is_refused(tmp_path, monkeypatch):
+    from physflow.generative import checkpoints
+
+    generate(40, resolution=8, modes=6, out=tmp_path / "a.nc").close()
+    original = checkpoints.Checkpoint.write
+
+    def interrupt(*args, **kwargs):
+        original(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints.Checkpoint, "write", interrupt)
+        experiment.train_model(tmp_path / "a.nc", tmp_path / "model", model=SMALL, training=QUICK)
+    other = dataclasses.replace(SMALL, log=())
+    with pytest.raises(ValueError, match="made with other settings: log"):
+        experiment.train_model(tmp_path / "a.nc", tmp_path / "model", model=other, training=QUICK)
+
+
 def test_going_on_with_other_data_is_warned_of(tmp_path, monkeypatch):
     from physflow.generative import checkpoints
 
@@ -150,7 +171,7 @@ def test_going_on_with_other_data_is_warned_of(tmp_path, monkeypatch):
     "model",
     [
         ModelConfig(log=()),
-        ModelConfig(space="pixel", network="unet", log=(), unet=UNetConfig(channels=8, multipliers=(1,), blocks=1)),
+        ModelConfig(space="pixel", network="unet", log=(), unet=TINY_UNET),
     ],
     ids=["pod", "pixel"],
 )
@@ -174,6 +195,23 @@ def test_some_fields_of_an_equation_are_learnt_without_scores(tmp_path):
     assert list(model.sample(2).data_vars) == ["permeability"]
 
 
+@pytest.mark.parametrize(
+    "model", [SMALL, ModelConfig(space="pixel", network="unet", unet=TINY_UNET)], ids=["pod", "pixel"]
+)
+def test_training_on_the_symmetric_images(tmp_path, model):
+    generate(40, resolution=8, modes=6, out=tmp_path / "data.nc").close()
+    training = dataclasses.replace(QUICK, symmetries=True)
+    trained = experiment.train_model(tmp_path / "data.nc", tmp_path / "model", model=model, training=training)
+    assert trained.sample(2).sizes["sample"] == 2
+
+
+def test_symmetries_need_an_equation(tmp_path):
+    generate(40, resolution=8, modes=6, out=tmp_path / "data.nc").close()
+    training = dataclasses.replace(QUICK, symmetries=True)
+    with pytest.raises(ValueError, match="symmetries=true needs data with an equation"):
+        experiment.train_model(tmp_path / "data.nc", tmp_path / "m", training=training, fields=["pressure"])
+
+
 def test_diverged_training_keeps_the_last_checkpoint(tmp_path):
     generate(40, resolution=8, modes=6, out=tmp_path / "data.nc").close()
     steep = dataclasses.replace(QUICK, learning_rate=1e38, steps=50, checkpoint_every=1)
@@ -184,6 +222,23 @@ def test_diverged_training_keeps_the_last_checkpoint(tmp_path):
 
 
 class TestBadInput:
+    def test_nan_in_the_data_is_named(self, tmp_path):
+        ds = generate(300, resolution=8, modes=6)
+        ds["pressure"][280, 3, 4] = np.nan
+        files.write(ds, tmp_path / "data.nc")
+        with pytest.raises(ValueError, match=r"'pressure' has 1 values .* the first in sample 280 at point \(3, 4\)"):
+            experiment.train_model(tmp_path / "data.nc", tmp_path / "model", training=QUICK)
+
+    def test_symmetries_of_a_law_that_has_none(self, tmp_path):
+        generate(40, resolution=8, modes=6, coefficients="uniform", out=tmp_path / "data.nc").close()
+        training = dataclasses.replace(QUICK, symmetries=True)
+        with pytest.raises(ValueError, match="uniform coefficients of a positive mean have none"):
+            experiment.train_model(tmp_path / "data.nc", tmp_path / "model", training=training)
+
+    def test_an_unknown_device(self, finished, tmp_path):
+        with pytest.raises(ValueError, match="no device 'gpu' on this machine; valid: cpu"):
+            experiment.train_model(finished / "data.nc", tmp_path / "model", device="gpu")
+
     def test_an_existing_model_is_refused(self, finished):
         with pytest.raises(FileExistsError, match="holds a trained model"):
             experiment.train_model(finished / "data.nc", finished / "model")

@@ -8,7 +8,7 @@ from oracles import mixture
 from torch import nn
 
 from physflow.generative.couplings import ExactOT, Independent
-from physflow.generative.objectives import LAST_TIME, FlowMatching
+from physflow.generative.objectives import LAST_TIME, FlowMatching, LateWeight
 from physflow.generative.paths import LinearPath
 from physflow.generative.sources import Source
 
@@ -216,3 +216,12 @@ def test_bad_input():
         objective.loss(lambda x, t, z=None: x[:, :1], draw(4, 3), seeded())
     with pytest.raises(ValueError, match=r"one weight per item, shape \(4,\), got \(4, 1\)"):
         FlowMatching(weight=lambda t: t[:, None]).loss(zero, draw(4, 3), seeded())
+
+
+def test_late_weight_is_the_inverse_of_the_time_left_and_bounded():
+    t = torch.tensor([0.0, 0.5, 0.9, 0.95, 1.0], dtype=torch.float64)
+    expected = torch.tensor([1.0, 2.0, 10.0, 20.0, 20.0], dtype=torch.float64)
+    torch.testing.assert_close(LateWeight()(t), expected)
+    for floor in (0.0, 1.5):
+        with pytest.raises(ValueError, match=rf"time left must lie in \(0, 1\], got {floor}"):
+            LateWeight(floor)

@@ -104,7 +104,7 @@ def test_impossible_grids_are_refused(arguments, message):
     ("coordinates", "message"),
     [
         ([[0, 1, 3]], "'x' is not uniform and increasing: its steps range from 1 to 2; interpolate the data"),
-        ([[0, 1], [2, 1, 0]], "'y' is not uniform and increasing: its steps range from -1 to -1"),
+        ([[0, 1], [2, 1, 0]], "'y' is not increasing but falls; sort the data, ds.sortby"),
         ([[1, 1, 1]], "'x' is not uniform and increasing: its steps range from 0 to 0"),
         ([[0, math.nan, 2]], "'x' holds values that are not finite"),
         ([[0, 1, math.inf]], "'x' holds values that are not finite"),

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     command = COMMANDS[options["command"]]
     try:
         code = command.execute(options[options["command"]])
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         debug = "--debug" in words or os.environ.get("PHYSFLOW_DEBUG", "0") not in ("", "0")
         if debug:
             traceback.print_exc()

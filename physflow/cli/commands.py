@@ -184,7 +184,7 @@ def _score(options: Options) -> int:
     with files.open(options["data"]) as ds:
         if ds.sizes.get(SAMPLE) == 0:
             raise ValueError(f"{options['data']} holds no samples to score")
-        scores = pde.score(ds, anchors=options["anchors"])
+        scores = pde.score(ds, anchors=options["anchors"], progress=True)
     anchors = scores["anchor"].values if options["anchors"] else ["as given"]
     table = {
         str(anchor): experiment.summarize(scores.sel(anchor=anchor) if options["anchors"] else scores)
@@ -235,7 +235,7 @@ def _run_options(parser: Parser) -> None:
     names = ", ".join(builtin_experiments())
     parser.add_argument("experiment", type=str, help=f"a YAML file, or a built-in experiment: {names}")
     parser.add_argument("--out", type=str | None, help="the folder of the experiment")
-    parser.add_argument("--overwrite", action="store_true", help="start again if the folder holds another one")
+    parser.add_argument("--overwrite", action="store_true", help="start again, deleting the experiment in the folder")
     parser.add_argument("--print_config", action="store_true", help="print the whole experiment as YAML and exit")
     parser.add_settings(ExperimentConfig, defaults=False)
 

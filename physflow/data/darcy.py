@@ -30,7 +30,7 @@ from physflow.data.files import FieldWriter, Metadata
 from physflow.data.random_fields import CirculantEmbedding, Exponential, KarhunenLoeve, RandomField
 from physflow.fields import to_dataset
 from physflow.grid import Grid
-from physflow.pde import Darcy, DarcyNodes
+from physflow.pde import Darcy, DarcyNodes, check_device
 
 __all__ = ["TOLERANCE", "equation_of", "generate", "metadata_of", "random_field_of"]
 
@@ -70,8 +70,10 @@ def generate(
     Arguments:
         samples: The number of pairs.
         resolution: The number n of points along each axis of the unit square.
-        preset: A named law, which fixes the arguments below: ``"cocogen-16"`` (16 modes, coefficients uniform on [0,
-            2.5]), ``"pidm-64"`` (64 modes, normal) or ``"rough"`` (the full field).
+        preset: A named law, which fixes the arguments below: ``"cocogen-16"`` (16 modes, coefficients uniform on
+            [0, 2.5]), ``"pidm-64"`` (64 modes, normal) or ``"rough"`` (the full field). It decides where it meets an
+            argument left at, or equal to, its default; any other contradiction is an error. It is a law only: the
+            published scheme is ``discretization="nodes"``.
         modes: The number s of Karhunen-Loeve modes; None draws the full field by circulant embedding.
         covariance: The covariance of G = log K: ``"exponential"``, :math:`\sigma^2 e^{-r / l}`.
         correlation_length: The length :math:`l`, in units of the side of the square.
@@ -125,6 +127,7 @@ def generate(
         raise ValueError(
             f"expected a file name ending in '.nc' for out, got {os.fspath(out)!r}; folders of shards: not yet"
         )
+    check_device(device)
     equation, attrs = equation_of(config), metadata_of(config).to_attrs()
     random_field_of(config)  # An impossible law fails here, in the caller's process, before any work is handed out.
     with ExitStack() as stack:
@@ -199,7 +202,7 @@ def metadata_of(config: DataConfig) -> Metadata:
 
 def _blocks(config: DataConfig, device: str, executor: Executor) -> Iterator[tuple[int, NDArray[Any]]]:
     """Blocks of pairs in order, with a bounded number of them under way."""
-    firsts = iter(range(0, config.samples, RandomField.block))
+    firsts = iter(range(0, config.samples, random_field_of(config).block))
     under_way: list[tuple[int, Future[NDArray[Any]]]] = []
     threads = torch.get_num_threads()
     # Workers are the parallelism: more threads inside each would only wait for one another.
@@ -222,8 +225,8 @@ def _make_block(config: DataConfig, first: int, device: str) -> NDArray[Any]:
     """Pairs first .. first + block - 1, shape (block, 2, n, n): always whole, so that no bit depends on `samples`."""
     if torch.get_num_threads() != 1:  # In another process.
         torch.set_num_threads(1)
-    log_permeability = random_field_of(config).draw(config.seed, first, RandomField.block)
-    permeability = np.exp(log_permeability).astype(config.dtype)
+    law = random_field_of(config)
+    permeability = np.exp(law.draw(config.seed, first, law.block)).astype(config.dtype)
     equation = equation_of(config)
     with torch.inference_mode():
         pressure = equation.solve(torch.from_numpy(permeability).to(device, torch.float64), tolerance=TOLERANCE)

@@ -86,7 +86,7 @@ def atomic(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[Pat
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or ask to overwrite it")
+        raise FileExistsError(f"{path} exists; choose another name, or overwrite it (overwrite=True, --overwrite)")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

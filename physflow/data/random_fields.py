@@ -24,6 +24,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import scipy.fft
 import scipy.sparse.linalg
+import torch
 from numpy.typing import NDArray
 
 from physflow.grid import Grid
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 Array: TypeAlias = NDArray[np.float64]
+
+_BLOCK_POINTS = 2**19
 
 UNIFORM_RANGE = (0.0, 2.5)
 """The interval of uniform coefficients in the published data (Jacobsen et al., public generator)."""
@@ -82,11 +85,16 @@ class RandomField(ABC):
         covariance: The covariance of the field.
     """
 
-    block = 32
-    """How many samples are computed together; blocks are aligned to multiples of it."""
-
     def __init__(self, grid: Grid, covariance: Covariance) -> None:
         self.grid, self.covariance = grid, covariance
+
+    @property
+    def block(self) -> int:
+        """How many samples are computed together, an even number; blocks are aligned to multiples of it.
+
+        Enough to keep a processor busy, few enough for its cache: 128 up to 64 x 64 points, 2 from 512 x 512.
+        """
+        return max(2, min(128, 2 * (_BLOCK_POINTS // (2 * int(np.prod(self.grid.shape))))))
 
     @abstractmethod
     def _draw_block(self, seed: int, first: int) -> Array:
@@ -165,7 +173,7 @@ class KarhunenLoeve(RandomField):
             raise ValueError(f"expected between 1 and {points} modes on this grid of {points} points, got {modes}")
         self.modes, self.coefficients = modes, coefficients
         self.eigenvalues, self.eigenvectors = _eigenpairs(grid, covariance, modes)
-        self._factor = self.eigenvectors * np.sqrt(self.eigenvalues)
+        self._factor = torch.from_numpy(self.eigenvectors * np.sqrt(self.eigenvalues))
 
     def draw_coefficients(self, seed: int, first: int, count: int) -> Array:
         r"""The coefficients :math:`\xi` of samples first .. first + count - 1, shape (count, s)."""
@@ -179,7 +187,9 @@ class KarhunenLoeve(RandomField):
         return draws
 
     def _draw_block(self, seed: int, first: int) -> Array:
-        fields = self.draw_coefficients(seed, first, self.block) @ self._factor.T
+        # By torch, whose threads the generator sets to one: those of numpy's matrix product would wait for one another.
+        coefficients = torch.from_numpy(self.draw_coefficients(seed, first, self.block))
+        fields: Array = (coefficients @ self._factor.T).numpy()
         return fields.reshape(self.block, *self.grid.shape)
 
 

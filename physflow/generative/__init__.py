@@ -19,7 +19,7 @@ from physflow.generative.integrators import (
     integrate,
 )
 from physflow.generative.networks import MLP, Preconditioned, UNet
-from physflow.generative.objectives import LAST_TIME, FlowMatching, Objective
+from physflow.generative.objectives import LAST_TIME, FlowMatching, LateWeight, Objective
 from physflow.generative.paths import LinearPath, Path, Quantity, Velocity
 from physflow.generative.sources import Gaussian, GaussianProcess, Source
 from physflow.generative.training import BatchSource, TensorBatches, TrainingDiverged, train
@@ -39,6 +39,7 @@ __all__ = [
     "GaussianProcess",
     "Heun",
     "Independent",
+    "LateWeight",
     "LinearPath",
     "Midpoint",
     "Objective",

@@ -31,7 +31,7 @@ from physflow.generative.couplings import Coupling, Independent
 from physflow.generative.paths import LinearPath, Path, Velocity
 from physflow.generative.sources import Gaussian, Source
 
-__all__ = ["LAST_TIME", "FlowMatching", "Objective"]
+__all__ = ["LAST_TIME", "FlowMatching", "LateWeight", "Objective"]
 
 LAST_TIME = 1 - 1e-3
 """The latest time for the velocity of a data-predicting network, whose formula is 0/0 at t = 1."""
@@ -52,6 +52,28 @@ class Objective(ABC):
         Returns:
             The loss, a scalar tensor in float32 or finer.
         """
+
+
+@dataclass(frozen=True)
+class LateWeight:
+    r"""The weight :math:`w(t) = 1 / \max(1 - t, c)`, which grows towards the data.
+
+    With data prediction it is the mean, on a logarithmic scale, between an equal weight of the data (:math:`w = 1`)
+    and of the velocity, whose error is that of the data over :math:`1 - t` (:math:`w = (1 - t)^{-2}`).
+
+    Arguments:
+        floor: The smallest time left :math:`c`, positive; it bounds the weight.
+    """
+
+    floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor <= 1:
+            raise ValueError(f"the floor of the time left must lie in (0, 1], got {self.floor}")
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """The weights of the times t, shape (batch,)."""
+        return 1 / (1 - t).clamp_min(self.floor)
 
 
 @dataclass(frozen=True)

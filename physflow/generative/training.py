@@ -40,10 +40,10 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -127,6 +127,7 @@ def train(
     folder: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
     fingerprint: str = "",
+    settings: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> nn.Module:
     """Train a network by minimising an objective over data.
@@ -146,6 +147,7 @@ def train(
             `physflow.generative.checkpoints`), or None.
         device: Where to train. Under ``torchrun``, ``"cuda"`` is each process's own GPU.
         fingerprint: The fingerprint of the data, kept in the checkpoint.
+        settings: What else must be the same to go on from a checkpoint: plain data, such as the network's settings.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -164,7 +166,7 @@ def train(
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK") or torch.cuda.current_device()))
     rank, world = _processes(device)
     run = _Run(network.to(device), config, len(data), device)
-    run.keep(None if folder is None else Path(folder), fingerprint, rank)
+    run.keep(None if folder is None else Path(folder), fingerprint, settings or {}, rank)
     if world > 1:
         # Nobody goes on, and perhaps removes the checkpoint, before all have read it.
         distributed.barrier()
@@ -189,13 +191,13 @@ class _Run:
         self.checkpoint: Checkpoint | None = None
         self.writes = False
 
-    def keep(self, folder: Path | None, fingerprint: str, rank: int) -> None:
+    def keep(self, folder: Path | None, fingerprint: str, settings: Mapping[str, Any], rank: int) -> None:
         """Go on from the checkpoint in the folder, if there is one; from now on `save` writes there."""
         if folder is None:
             return
         names = ("network", "average", "optimizer", "schedule", "draws", "record")
         parts = {name: getattr(self, name) for name in names}
-        settings = {**to_dict(self.config), "device": self.device.type}
+        settings = {**settings, **to_dict(self.config), "device": self.device.type}
         data = f"fingerprint {fingerprint!r}, {self.draws.items} items"
         self.checkpoint = Checkpoint(folder / "checkpoint.pt", parts, settings, data)
         self.checkpoint.restore()

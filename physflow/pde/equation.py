@@ -17,14 +17,27 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from physflow.grid import Grid
 
-__all__ = ["Equation"]
+__all__ = ["Equation", "Symmetry", "check_device"]
+
+Symmetry: TypeAlias = Callable[[Tensor], Tensor]
+"""A map of all fields together, shape (batch, channel, *axes), that takes solutions to solutions."""
+
+
+def check_device(device: str) -> None:
+    """Raise a ValueError that says which devices there are if torch does not have this one."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        valid = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise ValueError(f"no device {device!r} on this machine; valid: {valid}") from error
 
 
 class Equation(ABC):
@@ -83,6 +96,15 @@ class Equation(ABC):
         inputs = fields[: len(self.inputs)]
         solutions = self.solve(*inputs)
         return (*inputs, *(solutions if isinstance(solutions, tuple) else (solutions,)))
+
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """The maps of the grid that take solutions to solutions; the identity is the first.
+
+        Returns:
+            Maps of all fields together, (batch, channel, *axes) to the same shape. A law of the inputs that has these
+            symmetries too makes every image of a pair as likely as the pair itself.
+        """
+        return (lambda fields: fields,)
 
     def attributes(self) -> dict[str, str | float]:
         """Plain values that rebuild the equation on its grid, for the attributes of a dataset."""

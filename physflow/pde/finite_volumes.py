@@ -50,15 +50,18 @@ def transmissibilities(
         One tensor an axis, in the unit of K over length squared; it has one entry more than cells along its
         axis.
     """
+    walls = 2.0 if boundary == "dirichlet" else 0.0
+    # Harmonic: the resistance of half a cell.
+    half = 0.5 / permeability if faces == "harmonic" else permeability / 2
     result = []
     for dim, h in enumerate(spacing, start=1):
         cells = permeability.shape[dim]
-        a, b = permeability.narrow(dim, 0, cells - 1), permeability.narrow(dim, 1, cells - 1)
-        # Written so that the product of two small or two large values is never formed.
-        inner = a * (2 * b / (a + b)) if faces == "harmonic" else (a + b) / 2
-        walls = 2.0 if boundary == "dirichlet" else 0.0
+        inner = half.narrow(dim, 0, cells - 1) + half.narrow(dim, 1, cells - 1)
+        if faces == "harmonic":
+            inner = inner.reciprocal_()
         first, last = permeability.narrow(dim, 0, 1) * walls, permeability.narrow(dim, cells - 1, 1) * walls
-        result.append(torch.cat((first, inner, last), dim) / h**2)
+        # In place, here and above: large temporaries cost as much as the arithmetic.
+        result.append(torch.cat((first, inner, last), dim).div_(h**2))
     return tuple(result)
 
 
@@ -89,11 +92,15 @@ def diagonal(transmissibility: Sequence[Tensor], first_dim: int = 1) -> Tensor:
     Returns:
         The diagonal, one value a cell.
     """
-    terms = [
-        t.narrow(dim, 0, t.shape[dim] - 1) + t.narrow(dim, 1, t.shape[dim] - 1)
+    first, *rest = (
+        t.narrow(dim, side, t.shape[dim] - 1)
         for dim, t in enumerate(transmissibility, start=first_dim)
-    ]
-    return sum(terms[1:], terms[0])
+        for side in (0, 1)
+    )
+    total = first + rest[0]
+    for faces in rest[1:]:
+        total += faces
+    return total
 
 
 def matrix(transmissibility: Sequence[Tensor]) -> sparse.csc_array:

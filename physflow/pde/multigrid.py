@@ -1,44 +1,41 @@
-r"""Conjugate gradients with a geometric multigrid preconditioner, for batches of finite-volume systems.
+r"""A geometric multigrid cycle for batches of finite-volume systems.
 
-Solves :math:`A x = f` with :math:`A = -\nabla \cdot (K \nabla)` of `physflow.pde.finite_volumes`, every
-sample of the batch with its own K. The V-cycle runs in float32 inside conjugate gradients in float64:
+One V-cycle is an approximate inverse of :math:`A = -\nabla \cdot (K \nabla)` of `physflow.pde.finite_volumes`, every
+sample of the batch with its own K. It runs in float32. Its parts:
 
 * smoother: three Chebyshev steps before and after, for the part [0.35, 2] of the spectrum of
   :math:`D^{-1/2} A D^{-1/2}` with D the diagonal of A;
-* transfer: sums of the residual over pairs of cells, and the transpose (a correction constant in each coarse
-  cell). An axis of odd length ends in a coarse cell made of one fine cell;
-* coarse transmissibility: the centres of neighbouring coarse cells are joined by two paths in parallel, each
-  of half a resistor 1/T, a full one and another half in series; walls likewise. All grids keep five points;
+* transfer: sums of the residual over pairs of cells, and the transpose (a correction constant in each coarse cell). An
+  axis of odd length ends in a coarse cell made of one fine cell;
+* coarse transmissibility: the centres of neighbouring coarse cells are joined by two paths in parallel, each of half a
+  resistor 1/T, a full one and another half in series; walls likewise. All grids keep five points;
 * an axis whose spacing is twice that of the other, or more, waits until the other has been coarsened;
 * the coarsest grid, of 16 cells or fewer, is solved by a dense inverse.
 
-Inside, the batch is the last dimension, so that a neighbour in x or y is a shift by long contiguous runs. The
-inner operations are element-wise and in place, on buffers made once per block of the batch, and no operation
-mixes samples: a sample's result does not depend on the other samples of its batch.
+The batch is the last dimension, so that a neighbour in x or y is a shift by long contiguous runs. The operations of the
+cycle are element-wise and in place, on buffers made once, and none mixes samples.
 
 References:
-    Alcouffe, Brandt, Dendy and Painter, "The multi-grid method for the diffusion equation with strongly
-    discontinuous coefficients", SIAM J. Sci. Stat. Comput. 2, 1981 (coarse coefficients from resistors).
-    Saad, "Iterative methods for sparse linear systems", 2nd edition, 2003 (algorithms 9.1 and 12.1).
+    Alcouffe, Brandt, Dendy and Painter, "The multi-grid method for the diffusion equation with strongly discontinuous
+    coefficients", SIAM J. Sci. Stat. Comput. 2, 1981 (coarse coefficients from resistors).
+    Saad, "Iterative methods for sparse linear systems", 2nd edition, 2003 (algorithm 12.1, Chebyshev).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from physflow.pde.finite_volumes import diagonal, solve_direct
+from physflow.pde.finite_volumes import diagonal
 
-__all__ = ["Multigrid", "solve", "vcycle"]
+__all__ = ["Ghosted", "Multigrid", "couplings_to_neighbours"]
 
 COARSEST_CELLS = 16
-DIRECT_CELLS = 256**2
-BLOCK_CELLS = {"cpu": 2**18}
-BLOCK_CELLS_ACCELERATOR = 2**24
-"""A batch is solved in blocks of about this many cells: for the cache of a processor, the memory of a GPU."""
+"""A grid of at most this many cells is solved by a dense inverse."""
 
 
 def _chebyshev_weights(steps: int, low: float, high: float) -> list[float]:
@@ -120,12 +117,12 @@ def _roots(d: Tensor) -> tuple[Tensor, Tensor]:
     return d.sqrt(), d.rsqrt()
 
 
-def _couplings(tx: Tensor, ty: Tensor) -> tuple[Tensor, ...]:
-    """The transmissibilities to the neighbours of each cell, in the order of `_Ghosted.neighbours`."""
+def couplings_to_neighbours(tx: Tensor, ty: Tensor) -> tuple[Tensor, ...]:
+    """The transmissibilities to the neighbours of each cell, in the order of `Ghosted.neighbours`."""
     return tx[:-1], tx[1:], ty[:, :-1], ty[:, 1:]
 
 
-class _Ghosted:
+class Ghosted:
     """A field with a rim of zeros around it, and its views shifted by one cell each way."""
 
     def __init__(self, like: Tensor) -> None:
@@ -152,14 +149,13 @@ class _Level:
             return d.new_zeros((*shape, batch))
 
         root, inverse = _roots(d)
-        self.root, self.inverse = buffer(mx, my), buffer(mx, my)
-        self.root[:nx, :ny], self.inverse[:nx, :ny] = root, inverse
         sx, sy = buffer(mx + 1, my), buffer(mx, my + 1)
         torch.mul(tx[1:-1], inverse[1:], out=sx[1:nx, :ny]).mul_(inverse[:-1])
         torch.mul(ty[:, 1:-1], inverse[:, 1:], out=sy[:nx, 1:ny]).mul_(inverse[:, :-1])
-        self.couplings = _couplings(sx, sy)
+        self.root, self.inverse = (pad(value, (0, 0, 0, my - ny, 0, mx - nx)) for value in (root, inverse))
+        self.couplings = couplings_to_neighbours(sx, sy)
         self.b, self.r = buffer(mx, my), buffer(mx, my)
-        self.x, self.spare = _Ghosted(self.b), _Ghosted(self.b)
+        self.x, self.spare = Ghosted(self.b), Ghosted(self.b)
         # Without the padding: the right side as the caller writes it, and the answer as the caller reads it.
         self.right, self.answer = self.b[:nx, :ny], self.r[:nx, :ny]
         # Between the grids: coarsened along x only.
@@ -202,12 +198,10 @@ class _Level:
 
     def _prolong(self, correction: Tensor) -> None:
         """Add the correction of each coarse cell to all of its cells."""
-        if self.cy == 2:
-            self.half[:, 0::2].copy_(correction)
-            self.half[:, 1::2].copy_(correction)
-            correction = self.half
-        for i in range(self.cx):
-            self.x.centre[i :: self.cx].addcmul_(self.root[i :: self.cx], correction)
+        half = self.half.unflatten(1, (-1, self.cy))
+        half.copy_(correction[:, :, None])
+        x, root = (value.unflatten(0, (-1, self.cx)) for value in (self.x.centre, self.root))
+        x.addcmul_(root, self.half[:, None])
 
 
 class _Coarsest:
@@ -242,155 +236,3 @@ class _Coarsest:
         torch.mul(self.matrix, self.right.flatten(0, 1), out=self.products)
         torch.sum(self.products, 1, out=self.answer.view_as(self.products[0]))
         return self.answer
-
-
-def _conjugate_gradients(
-    tx: Tensor, ty: Tensor, f: Tensor, cycle: Multigrid, tolerance: float, max_iterations: int
-) -> tuple[Tensor, Tensor]:
-    """The solutions for right sides f of norm 1 or 0, shape (nx, ny, batch), and the norms of their residuals."""
-    d, couplings = diagonal((tx, ty), first_dim=0), _couplings(tx, ty)
-    x, r, q, z, products = torch.zeros_like(f), f.clone(), *(torch.empty_like(f) for _ in range(3))
-    ghosted = _Ghosted(f)
-    p = ghosted.centre
-
-    def apply() -> None:
-        torch.mul(d, p, out=q)
-        for coupling, neighbour in zip(couplings, ghosted.neighbours, strict=True):
-            q.addcmul_(coupling, neighbour, value=-1)
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        torch.mul(a, b, out=products)
-        return products.flatten(0, 1).sum(0)
-
-    zero = f.new_zeros(f.shape[2])
-    rz, active = zero, dot(r, r) > tolerance**2
-    for _ in range(max_iterations):
-        if not active.any():
-            break
-        z.copy_(cycle(r))
-        previous, rz = rz, dot(r, z)
-        p.mul_(torch.where(active & (previous != 0), rz / previous, zero)).add_(z)
-        apply()
-        # A sample that has stopped takes steps of length zero, so its solution stays as it is.
-        step = torch.where(active, rz / dot(p, q), zero)
-        x.addcmul_(p, step)
-        r.addcmul_(q, step, value=-1)
-        # Not a number compares false: such a sample stops too, and its true residual tells.
-        active &= dot(r, r) > tolerance**2
-
-    p.copy_(x)
-    apply()
-    torch.sub(f, q, out=r)
-    return x, dot(r, r).sqrt()
-
-
-def _blocks(transmissibility: Sequence[Tensor], f: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The parts of the batch that are solved together."""
-    cells = BLOCK_CELLS.get(f.device.type, BLOCK_CELLS_ACCELERATOR)
-    size = max(1, cells // math.prod(f.shape[1:]))
-    return zip(*(value.split(size) for value in (*transmissibility, f)), strict=True)
-
-
-def _scale(block: Sequence[Tensor], singular: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The system (tx, ty, f) near one in size, in float64 with the batch last; the factor that undoes it."""
-    tx, ty, f = (value.detach().double().permute(1, 2, 0).contiguous() for value in block)
-    d = diagonal((tx, ty), first_dim=0).clamp_min(torch.finfo(torch.float64).tiny)
-    # The middle of the range, to stay within that of float32; a power of two, so that it adds no rounding.
-    scale = torch.exp2(-(d.amin((0, 1)).log2() + d.amax((0, 1)).log2()).div(2).round())
-    if singular:
-        f = f - f.mean((0, 1))
-    norm = torch.linalg.vector_norm(f, dim=(0, 1))
-    return tx * scale, ty * scale, f / torch.where(norm > 0, norm, 1.0), norm * scale
-
-
-def _unscale(x: Tensor, factor: Tensor, singular: bool) -> Tensor:
-    x = x * factor
-    return (x - x.mean((0, 1)) if singular else x).permute(2, 0, 1)
-
-
-def _rounding(tx: Tensor, ty: Tensor, x: Tensor) -> Tensor:
-    """The norm of the residual that rounding alone may leave: a few eps |A| |x|, whatever the solver."""
-    size = torch.linalg.vector_norm(diagonal((tx, ty), first_dim=0), dim=(0, 1))
-    return 4 * torch.finfo(x.dtype).eps * size * x.abs().amax((0, 1))
-
-
-def _likely_cause(tx: Tensor, ty: Tensor) -> str:
-    d = diagonal((tx, ty), first_dim=0)
-    if not bool(torch.isfinite(d).all()):
-        return "its permeability is not finite, or too large for the spacing of the grid"
-    orders = float((d.max() / d.min()).log10())
-    return (
-        f"its permeability spans {orders:.0f} orders of magnitude: narrow them, relax the tolerance, or raise "
-        "max_iterations"
-    )
-
-
-def solve(
-    transmissibility: Sequence[Tensor],
-    f: Tensor,
-    spacing: Sequence[float],
-    *,
-    singular: bool,
-    tolerance: float = 1e-8,
-    max_iterations: int = 100,
-) -> Tensor:
-    r"""The solution of :math:`A x = f`; not differentiable.
-
-    Arguments:
-        transmissibility: The transmissibilities of both axes (see `physflow.pde.finite_volumes`).
-        f: The right sides, shape (batch, nx, ny).
-        spacing: The spacing of both axes.
-        singular: Whether constants are the null space (Neumann walls). The mean of f is then taken out, and
-            the solution has mean zero.
-        tolerance: The relative residual :math:`|f - A x| / |f|` at which each sample stops. What rounding
-            leaves of it in double precision is allowed besides.
-        max_iterations: The most iterations before a sample is handed to a sparse direct solver (on grids of
-            up to 256 x 256 cells).
-
-    Returns:
-        The solution, float64, shape (batch, nx, ny).
-
-    Raises:
-        ValueError: If the tolerance is not in (0, 1).
-        RuntimeError: If a sample reaches the tolerance neither way.
-    """
-    if not 0 < tolerance < 1:
-        raise ValueError(f"the tolerance is a relative residual, expected in (0, 1), got {tolerance}")
-    solutions: list[Tensor] = []
-    for block in _blocks(transmissibility, f):
-        tx, ty, b, factor = _scale(block, singular)
-        cycle = Multigrid(tx, ty, spacing, singular)
-        x, residual = _conjugate_gradients(tx, ty, b, cycle, tolerance, max_iterations)
-        # Negated, so that a residual that is not a number counts as missed.
-        for i in (~(residual <= tolerance + _rounding(tx, ty, x))).nonzero().ravel().tolist():
-            sample = sum(map(len, solutions)) + i
-            t, reached, tried = (tx[..., [i]], ty[..., [i]]), float(residual[i]), f"{max_iterations} iterations"
-            if x[..., i].numel() <= DIRECT_CELLS:
-                x[..., i], reached = solve_direct([value[..., 0] for value in t], b[..., i], singular)
-                tried += " and a direct solve"
-            if not reached <= tolerance + _rounding(*t, x[..., [i]]):
-                raise RuntimeError(
-                    f"sample {sample} was not solved: its relative residual is {reached:.1e} after {tried}, the "
-                    f"tolerance is {tolerance:.1e}; {_likely_cause(*t)}"
-                )
-        solutions.append(_unscale(x, factor, singular))
-    return torch.cat(solutions).contiguous()
-
-
-def vcycle(transmissibility: Sequence[Tensor], r: Tensor, spacing: Sequence[float], *, singular: bool) -> Tensor:
-    r"""One V-cycle: an approximate, symmetric :math:`A^{-1} r`; not differentiable.
-
-    Arguments:
-        transmissibility: The transmissibilities of both axes.
-        r: The right sides, shape (batch, nx, ny).
-        spacing: The spacing of both axes.
-        singular: Whether constants are the null space; they are then taken out of r and of the result.
-
-    Returns:
-        The result, float64 of the precision of float32, shape (batch, nx, ny).
-    """
-    results = []
-    for block in _blocks(transmissibility, r):
-        tx, ty, b, factor = _scale(block, singular)
-        results.append(_unscale(Multigrid(tx, ty, spacing, singular)(b).double(), factor, singular))
-    return torch.cat(results).contiguous()

@@ -157,8 +157,10 @@ def _score_chunk(ds: xr.Dataset, equation: Equation, samples: NDArray[np.int64],
     inputs, given = fields[: len(equation.inputs)], fields[len(equation.inputs) :]
     if not anchors:
         return {"as given": score_fields(equation, *fields)}
-    exact = _solve(equation, inputs)
-    total = ds.sizes[SAMPLE]
+    exact, total = _solve(equation, inputs), ds.sizes[SAMPLE]
+    # The solution of the sample after these completes the pairs; there is none after no samples.
+    after = _load(ds, equation.inputs, (samples[-1:] + 1) % max(total, 1))
+    following = [torch.cat((s[1:], t)) for s, t in zip(exact, _solve(equation, after), strict=True)]
     candidates = {
         "as given": given,
         "data floor": tuple(
@@ -166,7 +168,7 @@ def _score_chunk(ds: xr.Dataset, equation: Equation, samples: NDArray[np.int64],
             for name, s in zip(equation.solutions, exact, strict=True)
         ),
         "p = 0": tuple(torch.zeros_like(s) for s in exact),
-        "mismatched pair": _load(ds, equation.solutions, (samples + 1) % max(total, 1)),
+        "mismatched pair": following,
         "white noise 0.1 %": _perturb(exact, 0.001, _white_noise(equation.grid.shape, 1, samples)),
         "white noise 1 %": _perturb(exact, 0.01, _white_noise(equation.grid.shape, 2, samples)),
         "smooth noise 1 %": _perturb(exact, 0.01, _smooth_noise(equation.grid, 3, samples)),

@@ -1,0 +1,87 @@
+"""An experiment in numbers: medians and quartiles of the scores beside their anchors, and statistics of the fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from physflow.config import fingerprint, to_dict
+from physflow.data import files
+from physflow.data.files import atomic
+from physflow.fields import SAMPLE
+from physflow.model import load
+from physflow.pde import score
+
+__all__ = ["COMPARED", "summarize", "write_scores"]
+
+COMPARED = 500
+"""How many data fields the anchors are made of."""
+
+
+def summarize(scores: xr.Dataset, suffix: str = "") -> dict[str, dict[str, float]]:
+    """Median and quartiles over the samples of each score whose name ends in `suffix`, and how many have none."""
+    summary = {}
+    for name, values in scores.data_vars.items():
+        key = str(name)
+        if values.dims != (SAMPLE,) or not key.endswith(suffix) or (not suffix and key.endswith("_completed")):
+            continue
+        known = values.values[np.isfinite(values.values)]
+        quartiles = np.quantile(known, [0.25, 0.5, 0.75]) if known.size else np.full(3, np.nan)
+        summary[key.removesuffix(suffix)] = dict(zip(("q25", "median", "q75"), quartiles.tolist(), strict=True))
+        if missing := values.size - known.size:
+            summary[key.removesuffix(suffix)]["without_a_value"] = missing
+    return summary
+
+
+def write_scores(out: Path) -> None:
+    """Write ``scores.json`` of an experiment's folder: scores, anchors, statistics, and the conditions of each."""
+    with files.open(out / "data.nc") as data, files.open(out / "samples.nc") as samples:
+        truth = data.isel({SAMPLE: slice(COMPARED)}).load()
+        model = load(out / "model")
+        model.check_data(data)
+        content: dict[str, Any] = {
+            "experiment": fingerprint(yaml.safe_load((out / "experiment.yaml").read_text())),
+            "conditions": {
+                "samples": {"count": samples.sizes[SAMPLE], **_plain(samples.attrs)},
+                "data": {"count": data.sizes[SAMPLE], "grid": to_dict(model.grid), **_plain(data.attrs)},
+                "anchors": f"made of the solutions for the first {truth.sizes[SAMPLE]} inputs of the data",
+                "orientation": "field[i, j] at (x_i, y_j), no field transposed",
+            },
+            "samples": {"raw": summarize(samples), "completed": summarize(samples, "_completed")},
+            "anchors": {},
+            "statistics": {},
+        }
+        if "equation" in truth.attrs:
+            anchors = score(truth, anchors=True)
+            content["anchors"] = {str(name): summarize(anchors.sel(anchor=name)) for name in anchors["anchor"].values}
+        for name in model.fields:
+            logged = name in model.config.log
+            # All of the data: the standard deviation over a few fields of long correlation is not known to a per cent.
+            (a, s), (b, r) = (_moments(ds[name], logged) for ds in (data, samples))
+            content["statistics"][f"log {name}" if logged else name] = {
+                "mean": {"data": a, "samples": b},
+                "std": {"data": s, "samples": r, "ratio": r / s},
+            }
+    with atomic(out / "scores.json") as part:
+        part.write_text(json.dumps(content, indent=1))
+
+
+def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()}
+
+
+def _moments(field: xr.DataArray, logged: bool) -> tuple[float, float]:
+    """Mean and standard deviation of a field, or of its logarithm, over all samples and points, read in pieces."""
+    count, total, square = 0, 0.0, 0.0
+    for start in range(0, field.sizes[SAMPLE], COMPARED):
+        values = field.isel({SAMPLE: slice(start, start + COMPARED)}).values.astype(float)
+        values = np.log(values) if logged else values
+        count, total, square = count + values.size, total + values.sum(), square + (values**2).sum()
+    mean = total / max(count, 1)
+    return float(mean), float(np.sqrt(max(square / max(count, 1) - mean**2, 0.0)))
