@@ -81,7 +81,9 @@ def _moments(field: xr.DataArray, logged: bool) -> tuple[float, float]:
     count, total, square = 0, 0.0, 0.0
     for start in range(0, field.sizes[SAMPLE], COMPARED):
         values = field.isel({SAMPLE: slice(start, start + COMPARED)}).values.astype(float)
-        values = np.log(values) if logged else values
+        # A sample that overflowed has no score and no part in the statistics.
+        values = values[np.isfinite(values)]
+        values = np.log(values[values > 0]) if logged else values
         count, total, square = count + values.size, total + values.sum(), square + (values**2).sum()
     mean = total / max(count, 1)
     return float(mean), float(np.sqrt(max(square / max(count, 1) - mean**2, 0.0)))

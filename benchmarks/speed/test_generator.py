@@ -10,7 +10,7 @@ import pytest
 
 from physflow.data.darcy import generate
 
-SAMPLES = 1024
+SAMPLES = 4096
 
 
 @pytest.mark.parametrize("modes", [16, 64, None], ids=["16", "64", "full"])
@@ -18,7 +18,7 @@ SAMPLES = 1024
 def test_generate_64(benchmark, modes, std):
     generate(64, resolution=64, modes=modes, std=std)  # The modes are found once.
     ds = benchmark.pedantic(
-        generate, (SAMPLES,), {"resolution": 64, "modes": modes, "std": std}, rounds=5, warmup_rounds=1
+        generate, (SAMPLES,), {"resolution": 64, "modes": modes, "std": std}, rounds=3, warmup_rounds=1
     )
     assert ds.sizes["sample"] == SAMPLES
     if benchmark.stats is not None:
