@@ -12,12 +12,13 @@ import xarray as xr
 import physflow
 from physflow.config import MLPConfig, ModelConfig, TrainingConfig
 
-# Any Dataset will do whose variables lie over `sample` and a uniform grid with coordinates.
+# Any Dataset will do whose variables lie over `sample` and a uniform grid with coordinates. These points include the
+# ends of the domain, which the attribute `centering` says; without it they would count as the centres of cells.
 rng = np.random.default_rng(0)
 x, y = np.linspace(0, 1, 24), np.linspace(0, 2, 32)
 amplitude, phase = rng.uniform(0.5, 1.5, (400, 1, 1)), rng.uniform(0, 2 * np.pi, (400, 1, 1))
 wave = amplitude * np.sin(2 * np.pi * x[:, None] + phase) * np.cos(np.pi * y[None, :])
-ds = xr.Dataset({"height": (("sample", "x", "y"), wave)}, coords={"x": x, "y": y})
+ds = xr.Dataset({"height": (("sample", "x", "y"), wave)}, coords={"x": x, "y": y}, attrs={"centering": "nodes"})
 
 with tempfile.TemporaryDirectory() as folder:
     path = physflow.data.write(ds, Path(folder) / "waves.nc")
