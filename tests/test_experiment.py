@@ -13,6 +13,7 @@ from physflow import experiment
 from physflow.config import MLPConfig, ModelConfig, SamplingConfig, TrainingConfig, UNetConfig
 from physflow.data import files
 from physflow.data.darcy import generate
+from physflow.generative import checkpoints
 from physflow.generative.training import TrainingDiverged
 
 SCORES = ("residual_mse", "strong_residual_mse", "relative_residual", "solution_error", "mass_imbalance")
@@ -107,64 +108,41 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
         experiment.run(experiment.load_experiment("darcy-tiny"), tmp_path / "thesis.tex")
 
 
-def test_an_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+    """Data, and the folder of a training that was stopped right after its first checkpoint."""
     generate(40, resolution=8, modes=6, out=tmp_path / "data.nc").close()
-    whole = experiment.train_model(tmp_path / "data.nc", tmp_path / "whole", model=SMALL, training=QUICK)
+    write = checkpoints.Checkpoint.write
 
-    class Stop(Exception):
-        pass
-
-    def interrupt(*args, **kwargs):
-        original(*args, **kwargs)
-        raise Stop
-
-    from physflow.generative import checkpoints
-
-    original = checkpoints.Checkpoint.write
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoint, "write", interrupt)
-        with pytest.raises(Stop):
-            experiment.train_model(tmp_path / "data.nc", tmp_path / "parts", model=SMALL, training=QUICK)
-    assert (tmp_path / "parts" / "checkpoint.pt").exists()
-    parts = experiment.train_model(tmp_path / "data.nc", tmp_path / "parts", model=SMALL, training=QUICK)
-    xr.testing.assert_identical(parts.sample(3), whole.sample(3))
-    assert (tmp_path / "parts" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
-
-
-def test_going_on_with_other_model_settings_is_refused(tmp_path, monkeypatch):
-    from physflow.generative import checkpoints
-
-    generate(40, resolution=8, modes=6, out=tmp_path / "a.nc").close()
-    original = checkpoints.Checkpoint.write
-
-    def interrupt(*args, **kwargs):
-        original(*args, **kwargs)
+    def write_and_stop(*args, **kwargs):
+        write(*args, **kwargs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoints.Checkpoint, "write", interrupt)
-        experiment.train_model(tmp_path / "a.nc", tmp_path / "model", model=SMALL, training=QUICK)
+        patch.setattr(checkpoints.Checkpoint, "write", write_and_stop)
+        experiment.train_model(tmp_path / "data.nc", tmp_path / "model", model=SMALL, training=QUICK)
+    assert (tmp_path / "model" / "checkpoint.pt").exists()
+    return tmp_path
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(interrupted):
+    data, model = interrupted / "data.nc", interrupted / "model"
+    whole = experiment.train_model(data, interrupted / "whole", model=SMALL, training=QUICK)
+    parts = experiment.train_model(data, model, model=SMALL, training=QUICK)
+    xr.testing.assert_identical(parts.sample(3), whole.sample(3))
+    assert (model / "metrics.jsonl").read_text() == (interrupted / "whole" / "metrics.jsonl").read_text()
+
+
+def test_going_on_with_other_model_settings_is_refused(interrupted):
     other = dataclasses.replace(SMALL, log=())
     with pytest.raises(ValueError, match="made with other settings: log"):
-        experiment.train_model(tmp_path / "a.nc", tmp_path / "model", model=other, training=QUICK)
+        experiment.train_model(interrupted / "data.nc", interrupted / "model", model=other, training=QUICK)
 
 
-def test_going_on_with_other_data_is_warned_of(tmp_path, monkeypatch):
-    from physflow.generative import checkpoints
-
-    generate(40, resolution=8, modes=6, out=tmp_path / "a.nc").close()
-    generate(40, resolution=8, modes=6, seed=1, out=tmp_path / "b.nc").close()
-    original = checkpoints.Checkpoint.write
-
-    def interrupt(*args, **kwargs):
-        original(*args, **kwargs)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoints.Checkpoint, "write", interrupt)
-        experiment.train_model(tmp_path / "a.nc", tmp_path / "model", model=SMALL, training=QUICK)
+def test_going_on_with_other_data_is_warned_of(interrupted):
+    generate(40, resolution=8, modes=6, seed=1, out=interrupted / "other.nc").close()
     with pytest.warns(UserWarning, match="fingerprint"):
-        experiment.train_model(tmp_path / "b.nc", tmp_path / "model", model=SMALL, training=QUICK)
+        experiment.train_model(interrupted / "other.nc", interrupted / "model", model=SMALL, training=QUICK)
 
 
 @pytest.mark.parametrize(
