@@ -42,13 +42,13 @@ from physflow.config import (
     to_dict,
 )
 from physflow.data import darcy, files
-from physflow.data.batches import FileBatches, encode, identity, rows
+from physflow.data.batches import FileBatches, encode, rows
 from physflow.data.files import FieldReader, atomic
 from physflow.fields import SAMPLE, content_fingerprint, field_names
 from physflow.generative import train
 from physflow.generative.training import BatchSource, TensorBatches
 from physflow.model import Model, load
-from physflow.pde import Symmetry, check_device, from_dataset, score
+from physflow.pde import Symmetry, check_device, from_dataset, identity, score
 from physflow.summary import COMPARED, summarize, write_scores
 
 __all__ = ["load_experiment", "run", "sample_model", "summarize", "train_model", "write_report"]
@@ -222,8 +222,6 @@ def train_model(
         raise ValueError(
             f"{data} holds {len(reader)} samples, of which {split} are left for training; it needs at least two"
         )
-    transform = make_transform(model, names).fit(lambda: rows(reader, 0, split))
-
     images: Sequence[Symmetry] = (identity,)
     if training.symmetries and coefficients == "uniform":
         raise ValueError(
@@ -234,15 +232,17 @@ def train_model(
         raise ValueError(f"symmetries=true needs data with an equation and all of its fields; {data} has {list(names)}")
     if training.symmetries and equation is not None:
         images = equation.symmetries()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
+    # After all that can be refused: the fit reads the data several times.
+    transform = make_transform(model, names).fit(lambda: rows(reader, 0, split))
 
     def source(start: int, stop: int, images: Sequence[Symmetry] = (identity,)) -> BatchSource:
         if model.space == "pod":
             return TensorBatches(encode(reader, transform, start, stop, images))
         return FileBatches(reader, transform, start, stop, images)
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(device)
     network = train(
         make_network(model, training, transform.channels(len(names)), reader.grid),
         make_objective(training, model, reader.grid),

@@ -176,8 +176,8 @@ class Model:
             "correction": correction if isinstance(correction, str) else "none" if correction is None else "custom",
         }
         ds = to_dataset(fields, self.fields, self.grid, attrs)
-        if self.attrs.get("source") == "custom" and isinstance(self.equation, Darcy | DarcyNodes):
-            ds["source"] = (self.grid.axes, self.equation.source_term.numpy())
+        if (source := self._custom_source()) is not None:
+            ds["source"] = (self.grid.axes, source.numpy())
         ds.attrs["fingerprint"] = content_fingerprint(ds)
         return self.score(ds) if score and self.equation is not None else ds
 
@@ -250,6 +250,12 @@ class Model:
                 stacklevel=2,
             )
 
+    def _custom_source(self) -> Tensor | None:
+        """The source term that no name in the attributes stands for."""
+        if self.attrs.get("source") == "custom" and isinstance(self.equation, Darcy | DarcyNodes):
+            return self.equation.source_term
+        return None
+
     def _noise(self, seed: int, index: int) -> Tensor:
         # torch's generator knows 32 bits of its seed: a sum, unlike a hash, gives no two samples of a seed the same.
         start = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -278,8 +284,8 @@ class Model:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
         tensors |= {f"transform.{k}": v.contiguous() for k, v in self.transform.state_dict().items()}
-        if self.attrs.get("source") == "custom" and isinstance(self.equation, Darcy | DarcyNodes):
-            tensors["source"] = self.equation.source_term.contiguous()
+        if (source := self._custom_source()) is not None:
+            tensors["source"] = source.contiguous()
         with atomic(folder / "weights.safetensors") as part:
             safetensors.torch.save_file(tensors, part)
         config = {

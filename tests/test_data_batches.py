@@ -3,9 +3,10 @@
 import torch
 
 from physflow.data import FieldReader, files
-from physflow.data.batches import FileBatches, encode, identity, rows
+from physflow.data.batches import FileBatches, encode, rows
 from physflow.fields import to_dataset
 from physflow.grid import Grid
+from physflow.pde import identity
 from physflow.transforms import Standardize
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from physflow.data.files import FieldReader
 from physflow.fields import check_finite
-from physflow.pde import Symmetry
+from physflow.pde import Symmetry, identity
 from physflow.transforms import Transform
 
-__all__ = ["FileBatches", "encode", "identity", "rows"]
+__all__ = ["FileBatches", "encode", "rows"]
 
 _PIECE = 256
 
@@ -31,11 +31,6 @@ def rows(reader: FieldReader, start: int, stop: int) -> Iterator[Tensor]:
         for c, name in enumerate(reader.names):
             check_finite(name, piece[:, c], first)
         yield piece
-
-
-def identity(fields: Tensor) -> Tensor:
-    """The symmetry that every equation has."""
-    return fields
 
 
 def encode(

@@ -7,7 +7,17 @@ rebuilds the equation of a Dataset and `score` judges its fields by it.
 from physflow.pde.darcy import Darcy
 from physflow.pde.darcy_nodes import DarcyNodes
 from physflow.pde.datasets import from_dataset
-from physflow.pde.equation import Equation, Symmetry, check_device
+from physflow.pde.equation import Equation, Symmetry, check_device, identity
 from physflow.pde.scores import score, score_fields
 
-__all__ = ["Darcy", "DarcyNodes", "Equation", "Symmetry", "check_device", "from_dataset", "score", "score_fields"]
+__all__ = [
+    "Darcy",
+    "DarcyNodes",
+    "Equation",
+    "Symmetry",
+    "check_device",
+    "from_dataset",
+    "identity",
+    "score",
+    "score_fields",
+]

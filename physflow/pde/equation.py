@@ -25,10 +25,15 @@ from torch import Tensor
 
 from physflow.grid import Grid
 
-__all__ = ["Equation", "Symmetry", "check_device"]
+__all__ = ["Equation", "Symmetry", "check_device", "identity"]
 
 Symmetry: TypeAlias = Callable[[Tensor], Tensor]
 """A map of all fields together, shape (batch, channel, *axes), that takes solutions to solutions."""
+
+
+def identity(fields: Tensor) -> Tensor:
+    """The symmetry that every equation has."""
+    return fields
 
 
 def check_device(device: str) -> None:
@@ -104,7 +109,7 @@ class Equation(ABC):
             Maps of all fields together, (batch, channel, *axes) to the same shape. A law of the inputs that has these
             symmetries too makes every image of a pair as likely as the pair itself.
         """
-        return (lambda fields: fields,)
+        return (identity,)
 
     def attributes(self) -> dict[str, str | float]:
         """Plain values that rebuild the equation on its grid, for the attributes of a dataset."""
