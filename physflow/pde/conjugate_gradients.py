@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from physflow.pde.finite_volumes import diagonal, solve_direct
 from physflow.pde.multigrid import Ghosted, Multigrid, couplings_to_neighbours
 
-__all__ = ["precondition", "solve"]
+__all__ = ["precondition", "rounding", "solve"]
 
 DIRECT_CELLS = 256**2
 """A sample of at most this many cells is given to a sparse direct solver if it does not converge."""
@@ -126,21 +127,32 @@ def _unscale(x: Tensor, factor: Tensor, singular: bool) -> Tensor:
     return x.permute(2, 0, 1)
 
 
-def _rounding(d: Tensor, x: Tensor) -> Tensor:
-    """The norm of the residual that rounding alone may leave: a few eps |A| |x|, whatever the solver."""
-    size = torch.linalg.vector_norm(d, dim=(0, 1))
-    return 4 * torch.finfo(x.dtype).eps * size * x.abs().amax((0, 1))
+def rounding(d: Tensor, x: Tensor) -> Tensor:
+    """The norm of the residual that rounding alone may leave: a few eps |A| |x|, whatever the solver.
+
+    Arguments:
+        d: The diagonals of A, shape (batch, *axes).
+        x: The solutions, same shape.
+    """
+    return 4 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(d.flatten(1), dim=1) * x.abs().flatten(1).amax(1)
 
 
 def _rescue(sample: _System, x: Tensor, residual: float, singular: bool, tolerance: float, name: str) -> Tensor:
     """The solution of one sample that missed the tolerance: x if rounding is why, else by a direct solver."""
-    if residual <= tolerance + _rounding(sample.d, x):
+    if residual <= tolerance + float(rounding(sample.d.movedim(-1, 0), x.movedim(-1, 0))):
         return x
     if x.numel() <= DIRECT_CELLS:
+        # The same words for each sample, so that Python shows them once.
+        warnings.warn(
+            "a sparse direct solver, many times slower, takes over where conjugate gradients do not converge: samples "
+            "whose permeability has too high a contrast",
+            RuntimeWarning,
+            stacklevel=3,
+        )
         t = (sample.tx[..., 0], sample.ty[..., 0])
         direct, residual = solve_direct(t, sample.f[..., 0], singular)
         x = direct[..., None]
-        if residual <= tolerance + _rounding(sample.d, x):
+        if residual <= tolerance + float(rounding(sample.d.movedim(-1, 0), x.movedim(-1, 0))):
             return x
     low, high = sample.d.min(), sample.d.max()
     cause = f"spans {(high / low).log10():.0f} orders of magnitude" if high < torch.inf else "is not finite"
@@ -158,6 +170,7 @@ def solve(
     singular: bool,
     tolerance: float = 1e-8,
     max_iterations: int = 100,
+    numbers: Sequence[int] | None = None,
 ) -> Tensor:
     r"""The solution of :math:`A x = f`; not differentiable.
 
@@ -170,6 +183,7 @@ def solve(
         tolerance: The relative residual :math:`|f - A x| / |f|` at which each sample stops. What rounding leaves of it
             in double precision is allowed besides.
         max_iterations: The most iterations before a sample is handed to a sparse direct solver.
+        numbers: The names of the samples in an error; their places in the batch by default.
 
     Returns:
         The solution, float64, shape (batch, nx, ny).
@@ -188,7 +202,8 @@ def solve(
         # Negated, so that a residual that is not a number counts as missed.
         for i in (~(residual[:samples] <= tolerance)).nonzero().ravel().tolist():
             sample = _System(*(value[..., [i]] for value in system))
-            name = f"sample {sum(map(len, solutions)) + i} was not solved in {max_iterations} iterations"
+            place = sum(map(len, solutions)) + i
+            name = f"sample {numbers[place] if numbers else place} was not solved in {max_iterations} iterations"
             x[..., [i]] = _rescue(sample, x[..., [i]], float(residual[i]), singular, tolerance, name)
         solutions.append(_unscale(x, system.factor, singular)[:samples])
     return torch.cat(solutions).contiguous()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from physflow.config import nearest
 from physflow.grid import Grid
-from physflow.pde import conjugate_gradients, finite_volumes
+from physflow.pde import conjugate_gradients, finite_volumes, solvers
 from physflow.pde.adjoint import implicit_solve
 from physflow.pde.equation import Equation, Symmetry
 from physflow.pde.finite_volumes import Boundary, Faces
@@ -167,16 +167,8 @@ class Darcy(Equation):
         self.check(permeability=permeability)
 
         def invert(f: Tensor, K: Tensor) -> Tensor:
-            t = self._transmissibilities(K.double())
-            p = conjugate_gradients.solve(
-                t,
-                f.expand_as(K),
-                self.grid.spacing,
-                singular=self.boundary == "neumann",
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-            )
-            return p.to(K.dtype)
+            limits: Any = {"tolerance": tolerance, "max_iterations": max_iterations}
+            return solvers.solve(K, f, self.grid.spacing, self.faces, self.boundary, **limits).to(K.dtype)
 
         def forward(K: Tensor) -> Tensor:
             return invert(self.source_term.to(K.device), K)
