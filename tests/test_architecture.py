@@ -113,7 +113,7 @@ def test_module_is_documented_and_says_what_is_public(module):
     public = [
         ast.literal_eval(node.value)
         for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     ]
     assert public, f"{name_of(module)} has no __all__"
     definitions = (n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef))

@@ -255,7 +255,8 @@ def rimmed(fields, shape):
 
 def prepared(K, spacing, boundary):
     """The compiled hierarchy of LANES samples."""
-    cycle = compiled_multigrid.allocate(compiled_multigrid.plan(K.shape[1:], spacing))
+    levels = compiled_multigrid.plan(K.shape[1:], spacing)
+    cycle = compiled_multigrid.arrange(levels, np.zeros(5 * compiled_multigrid.size(levels), np.float32))
     for target, t in zip((cycle.tx, cycle.ty), transmissibilities(K, spacing, boundary=boundary), strict=True):
         target[0][:] = rimmed(t, (K.shape[1] + 2, K.shape[2] + 2))
     compiled_multigrid.prepare(cycle, boundary == "neumann")

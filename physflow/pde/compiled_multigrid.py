@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from physflow.pde.lanes import LANES, broadcast, jit, load, narrow, store, widen
 from physflow.pde.multigrid import COARSEST_CELLS
 
-__all__ = ["SWEEPS", "Cycle", "allocate", "plan", "prepare", "v_cycle"]
+__all__ = ["SWEEPS", "Cycle", "arrange", "plan", "prepare", "size", "v_cycle"]
 
 SWEEPS = 4
 """Sweeps over one colour on each side of the coarse correction: two over all cells."""
@@ -75,13 +75,15 @@ def _diagonal(tx, ty, inverse, n, m):
 @jit
 def _conductance(before, at, after, o, halves_before, halves_after):
     """The conductance of one face, with half of the resistors before and after it in series where there are any."""
-    one, half = broadcast(np.float32(1)), broadcast(np.float32(0.5))
-    resistance = one / load(at, o)
-    if halves_before:
-        resistance = resistance + half / load(before, o)
-    if halves_after:
-        resistance = resistance + half / load(after, o)
-    return one / resistance
+    two, b = broadcast(np.float32(2)), load(at, o)
+    # With resistances a, b, c it is 1 / (a / 2 + b + c / 2): divisions are dear, and a wall has no conductance.
+    if halves_before and halves_after:
+        a, c = load(before, o), load(after, o)
+        return two * a * b * c / (b * c + two * a * c + a * b)
+    if halves_before or halves_after:
+        a = load(before if halves_before else after, o)
+        return two * a * b / (two * a + b)
+    return b
 
 
 @jit
@@ -109,15 +111,37 @@ def _coarsen(fx, fy, tx, ty, n, m, cx, cy):
             store(ty[i], j * LANES, total)
 
 
-@jit
-def _fields(levels):
-    return [np.zeros((level[0] + 2, (level[1] + 2) * LANES), np.float32) for level in levels]
+def size(levels: NDArray[np.int64]) -> int:
+    """How many numbers a field on all levels has, for LANES samples."""
+    return int(((levels[:, 0] + 2) * (levels[:, 1] + 2)).sum()) * LANES
 
 
 @jit
-def allocate(levels):
-    """The memory of a hierarchy; the rims are zero and stay so."""
-    x, b, tx, ty, inverse = _fields(levels), _fields(levels), _fields(levels), _fields(levels), _fields(levels)
+def _take(memory, levels, start):
+    """Cut a field on all levels out of the memory."""
+    fields = []
+    for level in levels:
+        rows, columns = level[0] + 2, (level[1] + 2) * LANES
+        fields.append(memory[start : start + rows * columns].reshape(rows, columns))
+        start += rows * columns
+    return fields, start
+
+
+@jit
+def arrange(levels, memory):
+    """A hierarchy in memory of five times its `size`, which may hold anything; the rims are zero and stay so."""
+    x, start = _take(memory, levels, 0)
+    b, start = _take(memory, levels, start)
+    tx, start = _take(memory, levels, start)
+    ty, start = _take(memory, levels, start)
+    inverse, start = _take(memory, levels, start)
+    for k in range(len(levels)):
+        # What is not on the rim is written before it is read.
+        for field in (x[k], b[k], tx[k], ty[k]):
+            field[0] = 0
+            field[-1] = 0
+            field[:, :LANES] = 0
+            field[:, -LANES:] = 0
     cells = levels[-1, 0] * levels[-1, 1]
     matrix, work = np.empty((cells, cells * LANES), np.float32), np.empty((cells, cells * LANES))
     return Cycle(levels, x, b, tx, ty, inverse, matrix, work)

@@ -1,10 +1,9 @@
 r"""Conjugate gradients around the compiled multigrid cycle: the solver of a processor.
 
 Solves :math:`-\nabla \cdot (K \nabla p) = f` for many K, in float64 around a V-cycle in float32, `LANES` samples at a
-time (`physflow.pde.lanes`). The discretisation is that of `physflow.pde.finite_volumes`, computed here from K so that
-no transmissibility travels through memory; a test holds the two together. Each sample stops at its own tolerance and
-is left alone from then on, and no operation mixes samples: a result does not depend, to the last bit, on the other
-samples of its batch, their number or the number of threads.
+time (`physflow.pde.lanes`). Each sample stops at its own tolerance and is left alone from then on, and no operation
+mixes samples: a result does not depend, to the last bit, on the other samples of its batch, their number or the number
+of threads.
 
 Memory decides the speed. Search directions are held in float32: the pressure and the residual are advanced by the same
 rounded direction, so they stay consistent to the precision of float64, and only the directions' conjugacy is
@@ -16,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
@@ -25,11 +25,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from physflow.pde.compiled_multigrid import SWEEPS, Cycle, allocate, plan, prepare, v_cycle
+from physflow.pde.compiled_multigrid import SWEEPS, Cycle, arrange, plan, prepare, size, v_cycle
+from physflow.pde.compiled_systems import face_transmissibilities, gather, gather_right_sides, middle
 from physflow.pde.finite_volumes import Boundary, Faces
 from physflow.pde.lanes import LANES, broadcast, jit, load, narrow, store, widen
 
 __all__ = ["solve"]
+
+KEPT_BYTES = 2**28
+"""A worker's memory is kept for its next call up to this size; 512 x 512 cells take half of it."""
 
 Doubles: TypeAlias = NDArray[np.float64]
 
@@ -86,14 +90,17 @@ def solve(
     # Contiguous always: another layout would be compiled anew.
     K = permeability.detach().double().contiguous().numpy()
     right = f.detach().double().reshape(-1, *shape).contiguous().numpy()
+    means = right.mean((1, 2)) if boundary == "neumann" else np.zeros(len(right))
+    norms = np.sqrt(np.square(right - means[:, None, None]).sum((1, 2)))
+    norms[norms == 0] = 1.0
     x, residuals, iterations = np.empty_like(K), np.empty(samples), np.empty(samples, dtype=np.int64)
-    levels, inverse_squares = plan(shape, spacing), np.array([h**-2.0 for h in spacing])
-    walls = (faces == "harmonic", boundary == "neumann")
-    options = (levels, inverse_squares, *walls, tolerance, max_iterations, SWEEPS)
+    levels, squares = plan(shape, spacing), np.array([h**-2.0 for h in spacing])
+    options = (faces == "harmonic", boundary == "neumann", tolerance, max_iterations, SWEEPS)
 
     def solve_part(part: slice) -> None:
-        g = right if len(right) == 1 else right[part]
-        _solve(K[part], g, *options, x[part], residuals[part], iterations[part])
+        # One right side serves all samples.
+        g = tuple(values if len(values) == 1 else values[part] for values in (right, means, norms))
+        _solve(K[part], *g, levels, squares, *options, _memory(levels), x[part], residuals[part], iterations[part])
 
     groups = -(-samples // LANES)
     threads = max(1, min(torch.get_num_threads(), groups))
@@ -108,101 +115,49 @@ def solve(
     return torch.from_numpy(x), torch.from_numpy(residuals), torch.from_numpy(iterations)
 
 
+_of_this_thread = threading.local()
+
+
+def _memory(levels: NDArray[np.int64]) -> tuple[NDArray[np.float32], Doubles]:
+    """Memory for the fields of one worker, kept for its next call: the system takes as long to give it as a solve.
+
+    By numpy, which asks for large pages: with small ones, as memory has that compiled code takes, fine grids wait for
+    address translation.
+    """
+    finest, all_levels = size(levels[:1]), size(levels)
+    kept = getattr(_of_this_thread, "memory", None)
+    if kept is None or (len(kept[0]), len(kept[1])) != (finest + 5 * all_levels, 5 * finest):
+        kept = (np.empty(finest + 5 * all_levels, np.float32), np.empty(5 * finest))
+        _of_this_thread.memory = kept if kept[0].nbytes + kept[1].nbytes <= KEPT_BYTES else None
+    return kept
+
+
 @jit
-def _allocate(levels, squares):
-    rim = (levels[0, 0] + 2, (levels[0, 1] + 2) * LANES)
-    tx, ty, x, r, q = np.zeros(rim), np.zeros(rim), np.zeros(rim), np.zeros(rim), np.zeros(rim)
-    norms, scale, rz, previous, sums = (
-        np.zeros(LANES),
-        np.zeros(LANES),
-        np.zeros(LANES),
-        np.zeros(LANES),
-        np.zeros(LANES),
+def _arrange(levels, squares, memory):
+    """The workspace in memory that may hold anything."""
+    singles, doubles = memory
+    rows, columns = levels[0, 0] + 2, (levels[0, 1] + 2) * LANES
+    points, fields = rows * columns, doubles.reshape(5, rows, columns)
+    numbers = np.zeros((5, LANES))
+    w = _Workspace(
+        arrange(levels, singles[points:]),
+        squares,
+        fields[0],
+        fields[1],
+        fields[2],
+        fields[3],
+        fields[4],
+        singles[:points].reshape(rows, columns),
+        numbers[0],
+        numbers[1],
+        numbers[2],
+        numbers[3],
+        numbers[4],
+        np.zeros(LANES, np.bool_),
     )
-    p, active = np.zeros(rim, np.float32), np.zeros(LANES, np.bool_)
-    return _Workspace(allocate(levels), squares, tx, ty, x, r, q, p, norms, scale, rz, previous, sums, active)
-
-
-@jit
-def _gather(fields, first, out, n, m):
-    """The fields of LANES samples from `first` on, with the samples as the fastest axis; the last fills the rest."""
-    last = fields.shape[0] - 1
-    for i in range(n):
-        row = out[i + 1]
-        for j in range(m):
-            for lane in range(LANES):
-                row[(j + 1) * LANES + lane] = fields[min(first + lane, last), i, j]
-
-
-@jit
-def _halves(K, n, m, harmonic):
-    """Replace K by the resistance of half a cell, or by K / 2 for arithmetic faces; return the sums of K and 1/K."""
-    half = broadcast(np.float64(0.5))
-    total = inverse = broadcast(np.float64(0))
-    for i in range(1, n + 1):
-        row = K[i]
-        for j in range(1, m + 1):
-            value = load(row, j * LANES)
-            resistance = half / value
-            total, inverse = total + value, inverse + resistance
-            store(row, j * LANES, resistance if harmonic else half * value)
-    return total, inverse + inverse
-
-
-@jit
-def _wall(out, half, first, count, scale, harmonic, neumann):
-    """The faces between a wall and `count` cells: none, or half a cell away from it."""
-    for j in range(first, first + count):
-        value = broadcast(np.float64(0))
-        if not neumann:
-            h = load(half, j * LANES)
-            value = broadcast(1.0) / h if harmonic else broadcast(4.0) * h
-        store(out, j * LANES, value * scale)
-
-
-@jit
-def _inner(out, before, after, first, count, scale, harmonic):
-    """The faces between cells and their neighbours."""
-    one = broadcast(np.float64(1))
-    for j in range(first, first + count):
-        value = load(before, j * LANES) + load(after, j * LANES)
-        store(out, j * LANES, (one / value if harmonic else value) * scale)
-
-
-@jit
-def _transmissibilities(half, tx, ty, n, m, sx, sy, harmonic, neumann):
-    for i in range(2, n + 1):
-        _inner(tx[i], half[i - 1], half[i], 1, m, sx, harmonic)
-    _wall(tx[1], half[1], 1, m, sx, harmonic, neumann)
-    _wall(tx[n + 1], half[n], 1, m, sx, harmonic, neumann)
-    for i in range(1, n + 1):
-        row = half[i]
-        _inner(ty[i][LANES:], row, row[LANES:], 1, m - 1, sy, harmonic)
-        _wall(ty[i], row, 1, 1, sy, harmonic, neumann)
-        _wall(ty[i][LANES:], row, m, 1, sy, harmonic, neumann)
-
-
-@jit
-def _normalise(f, n, m, singular, norms):
-    """Take the mean out of the right sides if singular, and divide them by their norms, which are kept."""
-    mean = square = broadcast(np.float64(0))
-    if singular:
-        for i in range(1, n + 1):
-            for j in range(1, m + 1):
-                mean = mean + load(f[i], j * LANES)
-        mean = mean * broadcast(1.0 / (n * m))
-    for i in range(1, n + 1):
-        for j in range(1, m + 1):
-            value = load(f[i], j * LANES) - mean
-            square = square + value * value
-            store(f[i], j * LANES, value)
-    store(norms, 0, square)
-    for lane in range(LANES):
-        norms[lane] = np.sqrt(norms[lane]) if norms[lane] > 0 else 1.0
-    factor = broadcast(np.float64(1)) / load(norms, 0)
-    for i in range(1, n + 1):
-        for j in range(1, m + 1):
-            store(f[i], j * LANES, load(f[i], j * LANES) * factor)
+    w.x[:] = 0
+    w.p[:] = 0
+    return w
 
 
 @jit
@@ -258,40 +213,31 @@ def _advance_row(r, q, b, step, total, m):
 
 
 @jit
-def _narrow(a, out):
-    for i in range(a.shape[0]):
-        for o in range(0, a.shape[1], LANES):
-            store(out[i], o, narrow(load(a[i], o)))
-
-
-@jit
-def _squares(f, n, m):
+def _squares(f, b, n, m):
+    """The sums of the squares of f, which b gets in float32."""
     total = broadcast(np.float64(0))
     for i in range(1, n + 1):
         for j in range(1, m + 1):
-            total = total + load(f[i], j * LANES) * load(f[i], j * LANES)
+            value = load(f[i], j * LANES)
+            store(b[i], j * LANES, narrow(value))
+            total = total + value * value
     return total
 
 
 @jit
-def _set_up(w, K, f, first, harmonic, neumann):
+def _set_up(w, K, f, means, norms, first, harmonic, neumann):
     """The systems of the samples from `first` on, scaled; the permeability is in q for a while."""
     n, m = K.shape[1:]
-    _gather(K, first, w.q, n, m)
-    total, inverse = _halves(w.q, n, m, harmonic)
-    store(w.scale, 0, total)
-    store(w.sums, 0, inverse)
+    gather(K, first, w.q)
+    middle(w.q, n, m, w.scale)
     for lane in range(LANES):
         # The middle of the range goes to about one, to stay within float32; a power of two adds no rounding.
-        size = np.sqrt(w.scale[lane]) / np.sqrt(w.sums[lane]) * np.sqrt(w.squares[0] * w.squares[1])
-        w.scale[lane] = 2.0 ** -np.round(np.log2(size)) if 0 < size < np.inf else 1.0
+        typical = w.scale[lane] * np.sqrt(w.squares[0] * w.squares[1])
+        w.scale[lane] = 2.0 ** -np.round(np.log2(typical)) if 0 < typical < np.inf else 1.0
     sx, sy = load(w.scale, 0) * broadcast(w.squares[0]), load(w.scale, 0) * broadcast(w.squares[1])
-    _transmissibilities(w.q, w.tx, w.ty, n, m, sx, sy, harmonic, neumann)
-    _narrow(w.tx, w.cycle.tx[0])
-    _narrow(w.ty, w.cycle.ty[0])
+    face_transmissibilities(w.q, w.tx, w.ty, (w.cycle.tx[0], w.cycle.ty[0]), n, m, sx, sy, harmonic, neumann)
     prepare(w.cycle, neumann)
-    _gather(f, first, w.r, n, m)
-    _normalise(w.r, n, m, neumann, w.norms)
+    gather_right_sides(f, means, norms, first, w.r, w.norms)
 
 
 @jit
@@ -302,8 +248,7 @@ def _iterate(w, n, m, tolerance, max_iterations, sweeps, counts):
     w.p[:] = 0
     w.previous[:] = np.inf
     counts[:] = 0
-    _narrow(w.r, b)
-    store(w.sums, 0, _squares(w.r, n, m))
+    store(w.sums, 0, _squares(w.r, b, n, m))
     step = broadcast(np.float64(0))
     for count in range(1, max_iterations + 1):
         for lane in range(LANES):
@@ -338,11 +283,10 @@ def _iterate(w, n, m, tolerance, max_iterations, sweeps, counts):
 
 
 @jit
-def _finish(w, f, first, count, neumann, solutions, residuals):
+def _finish(w, f, means, norms, first, count, neumann, solutions, residuals):
     """The true residuals, and the solutions in the units of the problem."""
     n, m = solutions.shape[1:]
-    _gather(f, first, w.r, n, m)
-    _normalise(w.r, n, m, neumann, w.norms)
+    gather_right_sides(f, means, norms, first, w.r, w.norms)
     store(w.sums, 0, _residual_squares(w.r, w.x, w.tx, w.ty, n, m))
     mean = broadcast(np.float64(0))
     if neumann:
@@ -363,14 +307,28 @@ def _finish(w, f, first, count, neumann, solutions, residuals):
 
 @jit
 def _solve(
-    K, f, levels, squares, harmonic, neumann, tolerance, max_iterations, sweeps, solutions, residuals, iterations
+    K,
+    f,
+    means,
+    norms,
+    levels,
+    squares,
+    harmonic,
+    neumann,
+    tolerance,
+    max_iterations,
+    sweeps,
+    memory,
+    solutions,
+    residuals,
+    iterations,
 ):
     """Solve the samples of one worker, LANES at a time."""
     samples, n, m = K.shape
-    w, counts = _allocate(levels, squares), np.zeros(LANES, np.int64)
+    w, counts = _arrange(levels, squares, memory), np.zeros(LANES, np.int64)
     for first in range(0, samples, LANES):
         count = min(LANES, samples - first)
-        _set_up(w, K, f, first, harmonic, neumann)
+        _set_up(w, K, f, means, norms, first, harmonic, neumann)
         _iterate(w, n, m, tolerance, max_iterations, sweeps, counts)
-        _finish(w, f, first, count, neumann, solutions, residuals)
+        _finish(w, f, means, norms, first, count, neumann, solutions, residuals)
         iterations[first : first + count] = counts[:count]

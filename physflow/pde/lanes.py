@@ -11,8 +11,10 @@ store. That makes the solver two to three times as fast.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
@@ -47,17 +49,29 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that holds no interpreter lock, and keep the result on disk where that is possible.
-
-    What is kept is tied to the file of the function that Python calls, not to those of what it calls in turn: after a
-    change of `physflow.pde.lanes` or `physflow.pde.compiled_multigrid` delete ``physflow/pde/__pycache__``.
-    """
+    """Compile a function that holds no interpreter lock, and keep the result on disk where that is possible."""
     # Contraction to fused multiply-adds is the same for every lane; reordering of sums is not allowed.
     options: Any = {"nogil": True, "fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # No folder that can be written to, neither beside the source nor in the user's home.
         return njit(**options)(function)
+
+
+def _forget_outdated(folder: Path) -> None:
+    """Remove what was compiled before one of the sources changed.
+
+    numba itself compares with the source of the function that Python calls, not with those of what that one calls.
+    """
+    newest = max(source.stat().st_mtime for source in (*folder.glob("compiled_*.py"), Path(__file__)))
+    for index in (folder / "__pycache__").glob("compiled_*.nbi"):
+        # Another process may do the same, or not be allowed to.
+        with contextlib.suppress(OSError):
+            if index.stat().st_mtime < newest:
+                index.unlink()
+
+
+_forget_outdated(Path(__file__).parent)
 
 
 def _define(operation: Callable[..., Any], instruction: str) -> None:
