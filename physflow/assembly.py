@@ -9,7 +9,7 @@ from torch import nn
 
 from physflow.config import ModelConfig, TrainingConfig, nearest
 from physflow.data.correlated_noise import CorrelatedNoise
-from physflow.data.random_fields import Exponential
+from physflow.data.covariances import Exponential
 from physflow.generative import (
     MLP,
     ExactOT,

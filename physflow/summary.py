@@ -73,7 +73,10 @@ def write_scores(out: Path) -> None:
 
 
 def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()}
+    return {
+        str(key): value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+        for key, value in attrs.items()
+    }
 
 
 def _moments(field: xr.DataArray, logged: bool) -> tuple[float, float]:

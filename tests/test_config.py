@@ -27,14 +27,37 @@ from physflow.config import (
 
 CONFIGS = [DataConfig, MLPConfig, UNetConfig, ModelConfig, TrainingConfig, SamplingConfig, ExperimentConfig]
 
+sizes, lengths = st.integers(8, 512), st.floats(1e-3, 10)
+modes, stds = st.integers(1, 63) | st.none(), st.floats(1e-3, 10)
+# The settings of each law, as far as they may differ from their defaults.
+laws = st.one_of(
+    st.fixed_dictionaries(
+        {"covariance": st.sampled_from(["exponential", "gaussian"]), "correlation_length": lengths, "modes": modes}
+    ),
+    st.fixed_dictionaries(
+        {
+            "covariance": st.just("matern"),
+            "smoothness": st.floats(0.1, 50),
+            "correlation_length": st.tuples(st.just(0.5), st.floats(1e-3, 0.4)),
+            "angle": st.floats(-360, 360),
+            "std": stds,
+        }
+    ),
+    st.fixed_dictionaries(
+        {"covariance": st.just("cosine"), "alpha": st.floats(1.1, 9), "tau": lengths, "modes": modes, "std": stds}
+    ),
+    st.fixed_dictionaries({"covariance": st.just("bumps"), "modes": st.none()}),
+    st.fixed_dictionaries(
+        {"permeability": st.just("binary"), "levels": st.tuples(st.floats(0.1, 1), st.floats(2, 9)), "modes": modes}
+    ),
+    st.fixed_dictionaries({"preset": st.sampled_from(sorted(PRESETS))}),
+)
 data_configs = st.builds(
-    DataConfig,
+    lambda law, **settings: DataConfig(**law, **settings),
+    laws,
     samples=st.integers(0, 10**6),
-    resolution=st.integers(8, 512),
-    modes=st.integers(1, 64) | st.none(),
-    correlation_length=st.floats(1e-3, 10),
-    std=st.floats(1e-3, 10),
-    permeability=st.sampled_from(["lognormal", "binary"]),
+    resolution=sizes | st.tuples(sizes, sizes),
+    extent=st.tuples(lengths, lengths),
     boundary=st.sampled_from(["neumann", "dirichlet"]),
     faces=st.sampled_from(["harmonic", "arithmetic"]),
     seed=st.integers(0, 2**63),
@@ -119,7 +142,7 @@ def test_every_choice_is_checked(cls):
         ),
         ({"data": {"sampels": 3}}, "unknown key 'data.sampels'; did you mean 'samples'\\?"),
         ({"model": {"mlp": {"widht": 3}}}, "unknown key 'model.mlp.widht'; did you mean 'width'\\?"),
-        ({"data": {7: 3}}, "unknown key 'data.7'; valid: boundary, "),
+        ({"data": {7: 3}}, "unknown key 'data.7'; valid: alpha, angle, boundary, "),
         ({"data": 3}, "expected settings for data as a mapping, got 3"),
         ({"data": None}, "expected settings for data as a mapping, got None"),
         ({"data": {"samples": "many"}}, "expected data.samples to be int, got 'many'"),
@@ -128,6 +151,12 @@ def test_every_choice_is_checked(cls):
         ({"data": {"modes": "all"}}, "expected data.modes to be int, got 'all'"),
         ({"data": {"std": "wide"}}, "expected data.std to be float, got 'wide'"),
         ({"data": {"std": True}}, "expected data.std to be float, got True"),
+        ({"data": {"resolution": "fine"}}, "expected data.resolution to be int or a list of 2 int, got 'fine'"),
+        ({"data": {"resolution": 16.5}}, "expected data.resolution to be int or a list of 2 int, got 16.5"),
+        ({"data": {"resolution": [1, 2, 3]}}, "expected data.resolution to be a list of 2 int, got \\[1, 2, 3\\]"),
+        ({"data": {"resolution": [8, 8.5]}}, "expected data.resolution to be int, got 8.5"),
+        ({"data": {"extent": 2}}, "expected data.extent to be a list of 2 float, got 2"),
+        ({"data": {"levels": [1, "b"]}}, "expected data.levels to be float, got 'b'"),
         ({"data": {"samples": -1}}, "data: samples must be a whole number of at least 0, got -1"),
         (
             {"data": {"source": "wels"}},
@@ -164,6 +193,9 @@ def test_plain_data_is_taken_in_its_usual_spellings():
     assert from_dict(ModelConfig, {"log": "a, b"}).log == ("a", "b")
     assert from_dict(ModelConfig, {"log": []}).log == ()
     assert from_dict(DataConfig, {"modes": None}).modes is None
+    assert from_dict(DataConfig, {"extent": [2, "1e-1"]}).extent == (2.0, 0.1)
+    assert from_dict(DataConfig, {"correlation_length": "2e-1"}).correlation_length == 0.2
+    assert from_dict(DataConfig, {"correlation_length": [1, 0.5]}).correlation_length == (1.0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +212,80 @@ def test_plain_data_is_taken_in_its_usual_spellings():
         (
             DataConfig,
             {"modes": 65, "resolution": 8},
-            "at most resolution\\*\\*2 = 64, got 65; modes=None is the full field",
+            "modes must be at most 64 on 8 x 8 points, got 65; modes=None is the full field",
+        ),
+        (DataConfig, {"modes": 41, "resolution": (8, 5)}, "modes must be at most 40 on 8 x 5 points, got 41"),
+        (
+            DataConfig,
+            {"covariance": "cosine", "modes": 64, "resolution": 8},
+            "modes must be at most 63 on 8 x 8 points, got 64",
+        ),
+        (DataConfig, {"resolution": (8, 1)}, "resolution must be a whole number of at least 2, got 1"),
+        (DataConfig, {"resolution": (8, 8, 8)}, "resolution must be a whole number or a pair of numbers, got"),
+        (DataConfig, {"resolution": "8"}, "resolution must be a whole number or a pair of numbers, got '8'"),
+        (DataConfig, {"extent": 2.0}, "extent must be a pair of numbers, got 2.0"),
+        (DataConfig, {"extent": (1.0, 0.0)}, "extent must be positive and finite, got \\(1.0, 0.0\\)"),
+        (
+            DataConfig,
+            {"correlation_length": (0.1, 0.2, 0.3)},
+            "correlation_length must be a number or a pair of numbers, got",
+        ),
+        (DataConfig, {"correlation_length": (0.1, -0.2)}, "correlation_length must be positive and finite, got"),
+        (DataConfig, {"angle": math.inf}, "angle must be a finite number, got inf"),
+        (DataConfig, {"angle": 30.0}, "angle=30.0 needs two different correlation lengths, such as"),
+        (
+            DataConfig,
+            {"angle": 30.0, "correlation_length": (0.2, 0.2)},
+            "angle=30.0 needs two different correlation lengths",
+        ),
+        (
+            DataConfig,
+            {"covariance": "matern", "smoothness": 51.0},
+            "smoothness must lie in \\(0, 50\\], got 51.0; covariance='gaussian' is the limit",
+        ),
+        (DataConfig, {"covariance": "matern", "smoothness": 0.0}, "smoothness must be positive and finite, got 0.0"),
+        (DataConfig, {"covariance": "cosine", "alpha": 1.0}, "alpha must be greater than 1, .* got 1.0"),
+        (DataConfig, {"covariance": "cosine", "alpha": math.nan}, "alpha must be a finite number, got nan"),
+        (DataConfig, {"covariance": "cosine", "tau": 0.0}, "tau must be positive and finite, got 0.0"),
+        (
+            DataConfig,
+            {"permeability": "binary", "levels": (12.0, 3.0)},
+            "levels must be a low value and a higher one, got \\(12.0, 3.0\\)",
+        ),
+        (DataConfig, {"permeability": "binary", "levels": (3.0, 3.0)}, "levels must be a low value and a higher one"),
+        (DataConfig, {"permeability": "binary", "levels": (0.0, 3.0)}, "levels must be positive and finite"),
+        (
+            DataConfig,
+            {"smoothness": 2.0},
+            "smoothness=2.0 says nothing about covariance='exponential', only about matern; leave it out",
+        ),
+        (DataConfig, {"covariance": "matern", "alpha": 3.0}, "alpha=3.0 says nothing about covariance='matern'"),
+        (DataConfig, {"covariance": "gaussian", "tau": 2.0}, "tau=2.0 says nothing about covariance='gaussian'"),
+        (
+            DataConfig,
+            {"covariance": "cosine", "correlation_length": 0.2},
+            "correlation_length=0.2 says nothing about covariance='cosine', only about exponential, matern, gaussian",
+        ),
+        (
+            DataConfig,
+            {"covariance": "bumps", "modes": None, "std": 2.0},
+            "std=2.0 says nothing about covariance='bumps'",
+        ),
+        (
+            DataConfig,
+            {"covariance": "cosine", "coefficients": "uniform"},
+            "coefficients='uniform' says nothing about covariance='cosine'",
+        ),
+        (
+            DataConfig,
+            {"covariance": "bumps"},
+            "covariance='bumps' is no expansion in modes, got modes=64; use modes=None",
+        ),
+        (DataConfig, {"levels": (1.0, 2.0)}, "levels=\\(1.0, 2.0\\) says nothing .* use permeability='binary'"),
+        (
+            DataConfig,
+            {"permeability": "binary", "std": 2.0},
+            "std=2.0 says nothing about a binary permeability, which follows the sign of G",
         ),
         (DataConfig, {"std": 0.0}, "std must be positive and finite, got 0.0"),
         (DataConfig, {"std": math.nan}, "std must be positive and finite, got nan"),
@@ -231,8 +336,59 @@ def test_impossible_settings_are_refused(cls, values, message):
 
 
 def test_numpy_numbers_serve():
-    config = DataConfig(samples=np.int64(3), std=np.float32(0.5))
-    assert (config.samples, config.std) == (3, 0.5)
+    config = DataConfig(samples=np.int64(3), std=np.float32(0.5), levels=np.array([3, 12]), modes=np.int64(8))
+    assert config == DataConfig(samples=3, std=0.5, modes=8)
+    assert fingerprint(config) == fingerprint(DataConfig(samples=3, std=0.5, modes=8))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"std": 2}, {"std": 2.0}),
+        ({"resolution": [32, 32]}, {"resolution": 32}),
+        ({"resolution": np.array([32, 16])}, {"resolution": (32, 16)}),
+        ({"extent": [2, 1]}, {"extent": (2.0, 1.0)}),
+        ({"correlation_length": (0.2, 0.2)}, {"correlation_length": 0.2}),
+    ],
+)
+def test_two_spellings_are_one_data_set(one, other):
+    assert DataConfig(**one) == DataConfig(**other)
+    assert fingerprint(DataConfig(**one)) == fingerprint(DataConfig(**other))
+    assert hash(DataConfig(**one)) == hash(DataConfig(**other))
+
+
+def test_shape():
+    assert DataConfig(resolution=32).shape == (32, 32)
+    assert DataConfig(resolution=[32, 16]).shape == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "law"),
+    [
+        ({}, {"correlation_length": 0.1, "std": 1.0, "coefficients": "normal", "modes": 64}),
+        (
+            {"covariance": "matern", "correlation_length": (0.2, 0.1), "modes": None},
+            {
+                "correlation_length": (0.2, 0.1),
+                "angle": 0.0,
+                "smoothness": 1.5,
+                "std": 1.0,
+                "coefficients": "normal",
+                "modes": None,
+            },
+        ),
+        ({"preset": "fno"}, {"alpha": 2.0, "tau": 3.0, "modes": None, "levels": (3.0, 12.0)}),
+        ({"preset": "pdebench"}, {"modes": None, "levels": (0.1, 1.0)}),
+        ({"covariance": "cosine"}, {"alpha": 2.0, "tau": 3.0, "std": 1.0, "modes": 64}),
+        (
+            {"permeability": "binary"},
+            {"correlation_length": 0.1, "coefficients": "normal", "modes": 64, "levels": (3.0, 12.0)},
+        ),
+    ],
+)
+def test_the_law_is_the_settings_that_say_something_about_it(settings, law):
+    config = DataConfig(**settings)
+    assert config.law() == {"covariance": config.covariance, **law}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -248,6 +404,14 @@ def test_preset_against_an_explicit_setting_is_refused():
         DataConfig(preset="cocogen-16", modes=32)
     with pytest.raises(ValueError, match="preset 'rough' fixes coefficients='normal', got 'uniform'"):
         DataConfig(preset="rough", coefficients="uniform")
+    with pytest.raises(ValueError, match="preset 'pidm-64' fixes covariance='exponential', got 'gaussian'"):
+        DataConfig(preset="pidm-64", covariance="gaussian")
+    with pytest.raises(ValueError, match=r"preset 'pdebench' fixes levels=\(0.1, 1.0\), got \(1, 2\)"):
+        DataConfig(preset="pdebench", levels=(1, 2))
+    with pytest.raises(ValueError, match=r"correlation_length=0\.2 says nothing about covariance='cosine'"):
+        DataConfig(preset="fno", correlation_length=0.2)
+    with pytest.raises(ValueError, match="discretization='nodes', the published scheme, knows boundary='neumann' only"):
+        DataConfig(preset="fno", discretization="nodes")
 
 
 def test_nearest():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from physflow.data.correlated_noise import CorrelatedNoise
-from physflow.data.random_fields import Exponential
+from physflow.data.covariances import Exponential
 from physflow.grid import Grid
 
 

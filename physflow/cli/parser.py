@@ -117,6 +117,9 @@ def _descriptions(cls: type) -> dict[str, str]:
 
 def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) in (list, tuple):
-        return f"a list of {typing.get_args(hint)[0].__name__}, such as [1,2]"
+        options = typing.get_args(hint)
+        # A tuple of any length, tuple[int, ...], and list[int] name one type; a pair names two.
+        number = f"{len(options)} " if len(options) > 1 and options[-1] is not Ellipsis else ""
+        return f"a list of {number}{options[0].__name__}, such as [1,2]"
     names = [_type_name(option) for option in typing.get_args(hint)]
     return " or ".join(names) if names else "null" if hint is type(None) else hint.__name__

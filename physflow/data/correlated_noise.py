@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from physflow.data.random_fields import Covariance
+from physflow.data.covariances import Covariance
 from physflow.grid import Grid
 
 __all__ = ["CorrelatedNoise"]

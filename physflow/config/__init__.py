@@ -1,0 +1,27 @@
+"""Settings of everything physflow does, as frozen dataclasses that import nothing heavy.
+
+Each is checked where it is made. The command line takes its options, and the help on them, from these docstrings.
+"""
+
+from physflow.config.checks import nearest
+from physflow.config.conversion import builtin_experiments, fingerprint, from_dict, to_dict
+from physflow.config.data import PRESETS, DataConfig
+from physflow.config.experiment import ExperimentConfig, SamplingConfig
+from physflow.config.model import MLPConfig, ModelConfig, UNetConfig
+from physflow.config.training import TrainingConfig
+
+__all__ = [
+    "PRESETS",
+    "DataConfig",
+    "ExperimentConfig",
+    "MLPConfig",
+    "ModelConfig",
+    "SamplingConfig",
+    "TrainingConfig",
+    "UNetConfig",
+    "builtin_experiments",
+    "fingerprint",
+    "from_dict",
+    "nearest",
+    "to_dict",
+]

@@ -1,0 +1,52 @@
+"""Settings of the samples and of a whole experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from physflow.config.checks import at_least
+from physflow.config.data import DataConfig
+from physflow.config.model import ModelConfig
+from physflow.config.training import TrainingConfig
+
+__all__ = ["ExperimentConfig", "SamplingConfig"]
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How fields are drawn from a trained model.
+
+    Attributes:
+        samples: Number of samples to draw.
+        solver: Integrator of the flow: euler, midpoint, heun, rk4 or dopri5.
+        steps: Steps from noise to data.
+        seed: Sample i depends on (seed, i) alone.
+    """
+
+    samples: int = 500
+    solver: str = "heun"
+    steps: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(0, samples=self.samples, seed=self.seed)
+        at_least(1, steps=self.steps)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """A whole experiment: data, model, training, samples. `physflow run` carries it out.
+
+    Attributes:
+        name: Title of the report.
+        data: The data set.
+        model: What the model sees, and its network.
+        training: How it is trained.
+        sampling: How samples are drawn from it.
+    """
+
+    name: str = "experiment"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)

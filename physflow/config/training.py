@@ -1,0 +1,70 @@
+"""Settings of a training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from physflow.config.checks import at_least, fraction, literals, positive
+
+__all__ = ["TrainingConfig"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a flow is trained: always a fixed number of steps, never a wall-clock time.
+
+    Attributes:
+        steps: Number of gradient steps.
+        batch_size: Samples per step.
+        learning_rate: Peak step size of the optimiser.
+        schedule: Constant, or a cosine decay to zero after the warm-up.
+        warmup: Steps over which the learning rate rises from zero.
+        clip: Largest norm of the gradient.
+        ema: Decay of the exponential moving average of the weights, which is what samples.
+        sigma: Width of the conditional path around the straight line (I-CFM).
+        prediction: What the network predicts.
+        weight: Weight of the loss over time: even, or late, 1 / max(1 - t, 0.05).
+        fresh: Train on new samples made on the fly, none seen twice; the file serves the transform and the validation.
+        symmetries: Train on all images of the data under their equation's symmetries; the law must have them too.
+        coupling: How noise and data are paired: at random, or by optimal transport in a batch.
+        source: Law of the noise: white, or a correlated Gaussian field.
+        precision: Arithmetic of the network's forward pass.
+        compile: Compile the network (torch.compile).
+        validation: Fraction of the data kept out of training, for the validation loss.
+        evaluate_every: Steps between two validation losses.
+        checkpoint_every: Steps between two checkpoints, from which an interrupted training resumes.
+        seed: Seed of the weights, the batches and the noise.
+    """
+
+    steps: int = 2000
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = 100
+    clip: float = 1.0
+    ema: float = 0.999
+    sigma: float = 0.0
+    prediction: Literal["velocity", "data"] = "velocity"
+    weight: Literal["even", "late"] = "even"
+    fresh: bool = False
+    symmetries: bool = False
+    coupling: Literal["independent", "ot"] = "independent"
+    source: Literal["gaussian", "gaussian-process"] = "gaussian"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    validation: float = 0.02
+    evaluate_every: int = 200
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(0, steps=self.steps, warmup=self.warmup, seed=self.seed)
+        at_least(1, batch_size=self.batch_size)
+        at_least(1, evaluate_every=self.evaluate_every, checkpoint_every=self.checkpoint_every)
+        positive(learning_rate=self.learning_rate, clip=self.clip)
+        fraction(ema=self.ema, validation=self.validation)
+        literals(self)
+        if not 0 <= self.sigma < math.inf:
+            raise ValueError(f"sigma must be finite and not negative, got {self.sigma!r}")
