@@ -25,12 +25,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import xarray as xr
 import yaml
 
 from physflow import __version__, report
 from physflow.assembly import make_network, make_objective, make_transform
 from physflow.config import (
+    DataConfig,
     ExperimentConfig,
     ModelConfig,
     SamplingConfig,
@@ -44,9 +47,9 @@ from physflow.config import (
 from physflow.data import darcy, files
 from physflow.data.batches import FileBatches, encode, rows
 from physflow.data.files import FieldReader, atomic
+from physflow.data.streams import DarcyStream
 from physflow.fields import SAMPLE, content_fingerprint, field_names
-from physflow.generative import train
-from physflow.generative.training import BatchSource, TensorBatches
+from physflow.generative import BatchSource, BatchStream, TensorBatches, train
 from physflow.model import Model, load
 from physflow.pde import Symmetry, check_device, from_dataset, identity, score
 from physflow.summary import COMPARED, summarize, write_scores
@@ -107,7 +110,14 @@ def run(config: ExperimentConfig, out: str | os.PathLike[str], overwrite: bool =
         (
             "train",
             out / "model" / "config.yaml",
-            lambda: train_model(data, out / "model", model=config.model, training=config.training, progress=progress),
+            lambda: train_model(
+                data,
+                out / "model",
+                model=config.model,
+                training=config.training,
+                progress=progress,
+                generator=config.data,
+            ),
         ),
         ("sample", samples, lambda: sample_model(load(out / "model"), samples, config.sampling, progress=progress)),
         ("score", out / "scores.json", lambda: write_scores(out)),
@@ -177,10 +187,12 @@ def train_model(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool = False,
+    generator: DataConfig | None = None,
 ) -> Model:
     """Train a model on a file of fields, with or without an equation, and save it as a folder.
 
-    An interrupted training goes on from its last checkpoint.
+    An interrupted training goes on from its last checkpoint. With ``training.fresh`` the file serves the transform and
+    the validation; the training sees new samples of its generator, those after the last one in the file.
 
     Arguments:
         data: A netCDF-4 file of fields over (sample, *axes).
@@ -191,6 +203,7 @@ def train_model(
         device: ``"auto"`` takes a GPU where there is one.
         overwrite: Whether an existing model is replaced.
         progress: Whether to show progress bars.
+        generator: The settings that made the file, with which ``training.fresh`` makes more.
 
     Returns:
         The trained model.
@@ -215,6 +228,9 @@ def train_model(
             # Some of its fields only: there is nothing to score.
             attrs, equation = {"centering": equation.grid.centering}, None
         data_fingerprint, coefficients = content_fingerprint(ds), ds.attrs.get("coefficients")
+        directed = np.size(ds.attrs.get("correlation_length", 0.0)) > 1
+        if training.fresh:
+            _check_generator(ds, names, generator)
     reader = FieldReader(data, names)
     held_out = int(training.validation * len(reader))
     split = len(reader) - held_out
@@ -228,6 +244,8 @@ def train_model(
             "symmetries=true needs a law with the symmetries of the equation; uniform coefficients of a positive mean "
             "have none: leave it out"
         )
+    if training.symmetries and directed:
+        raise ValueError("symmetries=true needs a law without a direction; two correlation lengths give it one")
     if training.symmetries and equation is None:
         raise ValueError(f"symmetries=true needs data with an equation and all of its fields; {data} has {list(names)}")
     if training.symmetries and equation is not None:
@@ -243,10 +261,22 @@ def train_model(
             return TensorBatches(encode(reader, transform, start, stop, images))
         return FileBatches(reader, transform, start, stop, images)
 
+    batches: BatchSource | BatchStream
+    if training.fresh and generator is not None:
+        batches = DarcyStream(
+            generator,
+            training.batch_size,
+            first=generator.samples,
+            transform=transform,
+            images=images,
+            image_seed=training.seed,
+        )
+    else:
+        batches = source(0, split, images)
     network = train(
         make_network(model, training, transform.channels(len(names)), reader.grid),
         make_objective(training, model, reader.grid),
-        source(0, split, images),
+        batches,
         training,
         validation=source(split, len(reader)) if held_out else None,
         folder=out,
@@ -262,6 +292,22 @@ def train_model(
         trained.save(out)
         (out / "checkpoint.pt").unlink(missing_ok=True)
     return trained
+
+
+def _check_generator(ds: xr.Dataset, names: tuple[str, ...], generator: DataConfig | None) -> None:
+    """Check that these settings made the file, so that its transform and its validation fit what they make next."""
+    if generator is None:
+        raise ValueError(
+            "training.fresh=true makes new samples and needs the settings of their generator, which a file does not "
+            "hold: use `physflow run`, or leave it out to train on the samples of the file"
+        )
+    if ds.attrs.get("fingerprint") != darcy.metadata_of(generator).fingerprint:
+        raise ValueError(
+            "training.fresh=true needs the settings that made the file, but those given make another one: make the "
+            "file again with them"
+        )
+    if names != darcy.FIELDS:
+        raise ValueError(f"training.fresh=true learns all fields of the generator, {darcy.FIELDS}; got {names}")
 
 
 def sample_model(

@@ -6,14 +6,25 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import physflow
 from physflow import experiment
-from physflow.config import MLPConfig, ModelConfig, SamplingConfig, TrainingConfig, UNetConfig
+from physflow.config import (
+    DataConfig,
+    ExperimentConfig,
+    MLPConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrainingConfig,
+    UNetConfig,
+    from_dict,
+)
 from physflow.data import files
 from physflow.data.darcy import generate
-from physflow.generative import checkpoints
+from physflow.fields import to_tensor
+from physflow.generative import checkpoints, train
 from physflow.generative.training import TrainingDiverged
 
 SCORES = ("residual_mse", "strong_residual_mse", "relative_residual", "solution_error", "mass_imbalance")
@@ -183,6 +194,85 @@ def test_training_on_the_symmetric_images(tmp_path, model):
     assert trained.sample(2).sizes["sample"] == 2
 
 
+DATA = DataConfig(samples=40, resolution=8, modes=6)
+FRESH = dataclasses.replace(QUICK, fresh=True, symmetries=True)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    generate(**vars(DATA), out=tmp_path / "data.nc").close()
+    return tmp_path / "data.nc"
+
+
+@pytest.mark.parametrize(
+    "model", [SMALL, ModelConfig(space="pixel", network="unet", unet=TINY_UNET)], ids=["pod", "pixel"]
+)
+def test_fresh_training_sees_the_samples_after_those_of_the_file(stored, monkeypatch, model):
+    seen, held = [], []
+
+    def watch(network, objective, data, config, **kwargs):
+        stream = data.batches(0)
+        seen.extend(next(stream) for _ in range(config.steps))
+        stream.close()
+        held.append(kwargs["validation"].batch(torch.arange(4)))
+        return train(network, objective, data, config, **kwargs)
+
+    monkeypatch.setattr(experiment, "train", watch)
+    training = dataclasses.replace(FRESH, symmetries=False)
+    trained = experiment.train_model(stored, stored.parent / "m", model=model, training=training, generator=DATA)
+    more = dataclasses.replace(DATA, samples=40 + 4 * 8)
+    fields = to_tensor(generate(**vars(more)), ("permeability", "pressure"), torch.float32)
+    torch.testing.assert_close(torch.cat(seen), trained.transform(fields[40:]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(held[0], trained.transform(fields[36:40]), rtol=1e-4, atol=1e-4)
+    assert physflow.load(stored.parent / "m").training.fresh
+
+
+def test_an_interrupted_fresh_training_goes_on_bit_for_bit(stored, monkeypatch):
+    write, folder = checkpoints.Checkpoint.write, stored.parent
+
+    def write_and_stop(*args, **kwargs):
+        write(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    settings = {"model": SMALL, "training": FRESH, "generator": DATA}
+    whole = experiment.train_model(stored, folder / "whole", **settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints.Checkpoint, "write", write_and_stop)
+        experiment.train_model(stored, folder / "model", **settings)
+    parts = experiment.train_model(stored, folder / "model", **settings)
+    xr.testing.assert_identical(parts.sample(3), whole.sample(3))
+    assert (folder / "model" / "metrics.jsonl").read_text() == (folder / "whole" / "metrics.jsonl").read_text()
+    other = experiment.train_model(
+        stored, folder / "set", model=SMALL, training=dataclasses.replace(FRESH, fresh=False)
+    )
+    assert not other.sample(3).equals(whole.sample(3))
+
+
+def test_an_experiment_on_fresh_samples(tmp_path):
+    tiny = experiment.load_experiment("darcy-tiny")
+    config = dataclasses.replace(
+        tiny, data=DATA, model=SMALL, training=FRESH, sampling=SamplingConfig(samples=3, steps=1)
+    )
+    report = experiment.run(config, tmp_path / "run")
+    assert report.exists()
+    with files.open(tmp_path / "run" / "data.nc") as ds:
+        assert ds.sizes["sample"] == 40
+
+
+def test_fresh_training_needs_the_generator_of_the_file_and_all_its_fields(stored):
+    folder = stored.parent / "m"
+    with pytest.raises(ValueError, match=r"needs the settings of their generator, .* use `physflow run`"):
+        experiment.train_model(stored, folder, model=SMALL, training=FRESH)
+    for other in ({"seed": 1}, {"correlation_length": 0.2}, {"samples": 39}):
+        with pytest.raises(ValueError, match="needs the settings that made the file, but those given make another"):
+            experiment.train_model(
+                stored, folder, model=SMALL, training=FRESH, generator=dataclasses.replace(DATA, **other)
+            )
+    with pytest.raises(ValueError, match=r"learns all fields of the generator, .*; got \('pressure',\)"):
+        experiment.train_model(stored, folder, model=SMALL, training=FRESH, generator=DATA, fields=["pressure"])
+    assert not folder.exists()
+
+
 def test_symmetries_need_an_equation(tmp_path):
     generate(40, resolution=8, modes=6, out=tmp_path / "data.nc").close()
     training = dataclasses.replace(QUICK, symmetries=True)
@@ -199,6 +289,20 @@ def test_diverged_training_keeps_the_last_checkpoint(tmp_path):
     assert not (tmp_path / "model" / "config.yaml").exists()
 
 
+def test_an_experiment_on_a_rectangle_with_a_directed_binary_law(tmp_path):
+    data = {"samples": 40, "resolution": [8, 12], "extent": [1, 1.5], "modes": 6, "permeability": "binary"}
+    law = {"covariance": "matern", "correlation_length": [0.5, 0.2], "angle": 30, "levels": [1, 4]}
+    sampling = SamplingConfig(samples=3, steps=1)
+    config = ExperimentConfig(
+        data=from_dict(DataConfig, {**data, **law}), model=SMALL, training=QUICK, sampling=sampling
+    )
+    assert experiment.run(config, tmp_path / "run").exists()
+    conditions = json.loads((tmp_path / "run" / "scores.json").read_text())["conditions"]
+    assert conditions["data"]["correlation_length"] == [0.5, 0.2]
+    assert conditions["data"]["levels"] == [1.0, 4.0]
+    assert conditions["data"]["grid"]["bounds"] == [[0.0, 1.0], [0.0, 1.5]]
+
+
 class TestBadInput:
     def test_nan_in_the_data_is_named(self, tmp_path):
         ds = generate(300, resolution=8, modes=6)
@@ -207,10 +311,17 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"'pressure' has 1 values .* the first in sample 280 at point \(3, 4\)"):
             experiment.train_model(tmp_path / "data.nc", tmp_path / "model", training=QUICK)
 
-    def test_symmetries_of_a_law_that_has_none(self, tmp_path):
-        generate(40, resolution=8, modes=6, coefficients="uniform", out=tmp_path / "data.nc").close()
+    @pytest.mark.parametrize(
+        ("law", "message"),
+        [
+            ({"coefficients": "uniform"}, "uniform coefficients of a positive mean have none"),
+            ({"correlation_length": (0.3, 0.1)}, "a law without a direction; two correlation lengths give it one"),
+        ],
+    )
+    def test_symmetries_of_a_law_that_has_none(self, tmp_path, law, message):
+        generate(40, resolution=8, modes=6, **law, out=tmp_path / "data.nc").close()
         training = dataclasses.replace(QUICK, symmetries=True)
-        with pytest.raises(ValueError, match="uniform coefficients of a positive mean have none"):
+        with pytest.raises(ValueError, match=message):
             experiment.train_model(tmp_path / "data.nc", tmp_path / "model", training=training)
 
     def test_an_unknown_device(self, finished, tmp_path):

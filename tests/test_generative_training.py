@@ -15,11 +15,12 @@ from torch import nn
 
 from physflow.config import TrainingConfig
 from physflow.generative import checkpoints, training
+from physflow.generative.batches import BatchStream, TensorBatches
 from physflow.generative.couplings import ExactOT
 from physflow.generative.networks import MLP, Preconditioned, UNet
 from physflow.generative.objectives import FlowMatching, Objective
 from physflow.generative.paths import LinearPath
-from physflow.generative.training import TensorBatches, TrainingDiverged, train
+from physflow.generative.training import TrainingDiverged, train
 
 SHORT = TrainingConfig(steps=12, batch_size=8, warmup=3, learning_rate=1e-2, evaluate_every=4, checkpoint_every=3)
 
@@ -68,6 +69,27 @@ class Seen(Objective):
         self.batches.append(x1.clone())
         self.weights.append(weights(network))
         return FlowMatching().loss(network, x1, generator)
+
+
+class Numbers:
+    """A stream of normal numbers, batch k drawn by the seed k, which knows who has opened it and whether it is closed.
+
+    Arguments:
+        batch_size: The size of a batch.
+        length: The number of batches after which it ends, as a stream must not.
+    """
+
+    def __init__(self, batch_size=8, length=10**9):
+        self.batch_size, self.length, self.opened, self.closed = batch_size, length, [], 0
+
+    def batches(self, step, rank=0, world=1):
+        self.opened.append((step, rank, world))
+        begin, end = (self.batch_size * r // world for r in (rank, rank + 1))
+        try:
+            for k in range(step, self.length):
+                yield draw(self.batch_size, 2, seed=k)[begin:end]
+        finally:
+            self.closed += 1
 
 
 def crash(loss):
@@ -206,20 +228,21 @@ def field_network():
 
 
 CASES = {
-    "mlp": (small, FlowMatching(), draw(20, 2)),
-    "dropout": (Dropping, FlowMatching(coupling=ExactOT()), draw(20, 2)),
-    "fewer items than a batch": (small, FlowMatching(), draw(5, 2)),
-    "unet": (field_network, FlowMatching(LinearPath(0.1)), draw(9, 1, 4, 4)),
+    "mlp": (small, FlowMatching(), TensorBatches(draw(20, 2))),
+    "dropout": (Dropping, FlowMatching(coupling=ExactOT()), TensorBatches(draw(20, 2))),
+    "fewer items than a batch": (small, FlowMatching(), TensorBatches(draw(5, 2))),
+    "unet": (field_network, FlowMatching(LinearPath(0.1)), TensorBatches(draw(9, 1, 4, 4))),
+    "stream": (Dropping, FlowMatching(coupling=ExactOT()), Numbers()),
 }
 
 
-@pytest.mark.parametrize(("build", "objective", "items"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("build", "objective", "data"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("action", [interrupt, crash], ids=["interrupted", "crashed"])
 @pytest.mark.parametrize("step", [1, 5, 12])
-def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, build, objective, items, action, step):
-    validation = TensorBatches(items[:3])
+def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, build, objective, data, action, step):
+    validation = TensorBatches(data.items[:3] if hasattr(data, "items") else draw(3, 2))
     whole, broken = build(), build()
-    expected = train(whole, objective, TensorBatches(items), SHORT, validation=validation, folder=tmp_path / "a")
+    expected = train(whole, objective, data, SHORT, validation=validation, folder=tmp_path / "a")
 
     class Broken(At):
         def loss(self, network, x1, generator):
@@ -229,11 +252,11 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, build, objec
 
     stops = KeyboardInterrupt if action is interrupt else RuntimeError
     with pytest.raises(stops):
-        train(broken, Broken(step, action), TensorBatches(items), SHORT, validation=validation, folder=tmp_path / "b")
+        train(broken, Broken(step, action), data, SHORT, validation=validation, folder=tmp_path / "b")
     again = build()
     with torch.random.fork_rng():
         torch.manual_seed(99)  # The global generator has moved on, as it has in another process.
-        found = train(again, objective, TensorBatches(items), SHORT, validation=validation, folder=tmp_path / "b")
+        found = train(again, objective, data, SHORT, validation=validation, folder=tmp_path / "b")
     assert torch.equal(weights(found), weights(expected))
     assert torch.equal(weights(again), weights(whole))
     assert (tmp_path / "b" / "metrics.jsonl").read_text() == (tmp_path / "a" / "metrics.jsonl").read_text()
@@ -366,6 +389,62 @@ def test_epochs_are_shuffled_and_every_item_counts_once(items, size):
     if items > 1:
         assert len({tuple(epoch) for epoch in epochs}) > 1
         assert set(chain(*epochs)) == set(range(items))
+
+
+def test_step_k_takes_batch_k_of_a_stream():
+    stream, seen = Numbers(), Seen()
+    assert isinstance(stream, BatchStream)
+    train(small(), seen, stream, SHORT)
+    assert len(seen.batches) == 12
+    assert all(torch.equal(batch, draw(8, 2, seed=k)) for k, batch in enumerate(seen.batches))
+    assert (stream.opened, stream.closed) == ([(0, 0, 1)], 1)
+
+
+def test_a_stream_goes_on_where_the_run_does_and_is_closed_whatever_happens(tmp_path):
+    stream = Numbers()
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), At(5, interrupt), stream, SHORT, folder=tmp_path)
+    assert stream.closed == 1
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(small(), At(3, crash), stream, SHORT, folder=tmp_path)
+    assert stream.closed == 2
+    train(small(), FlowMatching(), stream, SHORT, folder=tmp_path)
+    # Steps 0 to 4 by the first, a checkpoint after step 5 by the second, which failed in its third.
+    assert stream.opened == [(0, 0, 1), (5, 0, 1), (6, 0, 1)]
+    train(small(), FlowMatching(), stream, SHORT, folder=tmp_path)
+    assert len(stream.opened) == stream.closed == 3
+
+
+def test_a_stream_in_place_of_a_set_is_other_data(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), At(5, interrupt), TensorBatches(draw(20, 2)), SHORT, folder=tmp_path, fingerprint="a")
+    with pytest.warns(UserWarning, match=r"fingerprint 'a', 20 items; now fingerprint 'a', a stream"):
+        train(small(), FlowMatching(), Numbers(), SHORT, folder=tmp_path, fingerprint="a")
+
+
+def test_streams_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="a stream of batches of batch_size=8, got 9; make the stream with"):
+        train(small(), FlowMatching(), Numbers(9), SHORT)
+    with pytest.raises(ValueError, match="the stream of training data ended at step 7; it must go on without end"):
+        train(small(), FlowMatching(), Numbers(length=7), SHORT)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_processes_join_their_shares_of_a_stream(monkeypatch, world):
+    """Each makes its own rows; the sum over the processes is the whole batch."""
+    whole = draw(8, 2, seed=3)
+    run = training._Run(small(), SHORT, 0, torch.device("cpu"))
+    run.record.step = 3
+    parts = []
+    monkeypatch.setattr(training.distributed, "all_reduce", parts.append)
+    for rank in range(world):
+        batches = training._batches(run, Numbers(), rank, world)
+        found = next(batches)
+        batches.close()
+    assert len(parts) == (world if world > 1 else 0)
+    torch.testing.assert_close(sum(parts) if parts else found, whole, rtol=0, atol=0)
+    rows = [part.abs().sum(1) > 0 for part in parts]
+    assert not parts or torch.equal(sum(row.int() for row in rows), torch.ones(8, dtype=torch.int32))
 
 
 def test_seed_decides_and_the_global_generator_is_left_alone(tmp_path):
@@ -513,28 +592,38 @@ PROGRAM = """
 import sys, torch, warnings
 from physflow.config import TrainingConfig
 from physflow.generative import MLP, ExactOT, FlowMatching, TensorBatches, train
+class Numbers:
+    batch_size = 7
+    def batches(self, step, rank=0, world=1):
+        while True:
+            whole = torch.randn(7, 2, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+            yield whole[7 * rank // world : 7 * (rank + 1) // world]
+            step += 1
 x = torch.randn(20, 2, generator=torch.Generator().manual_seed(100), dtype=torch.float64)
 config = TrainingConfig(steps=12, batch_size=7, warmup=3, learning_rate=1e-2, evaluate_every=4, checkpoint_every=3)
 for name in sys.argv[1:]:
     torch.manual_seed(0)
-    train(MLP(2, 8, 1).double(), FlowMatching(coupling=ExactOT()), TensorBatches(x), config,
+    data = Numbers() if name.startswith("stream") else TensorBatches(x)
+    train(MLP(2, 8, 1).double(), FlowMatching(coupling=ExactOT()), data, config,
           validation=TensorBatches(x[:5]), folder=name)
 """
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
-    """The same weights and metrics within rounding, from an odd batch, twice in one launch, and resumed by one."""
+    """The same weights and metrics within rounding, from an odd batch, of a set (twice in one launch) and a stream."""
     (tmp_path / "program.py").write_text(PROGRAM)
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([sys.executable, "program.py", "one"], cwd=tmp_path, check=True, timeout=120)
-    subprocess.run([*run, "program.py", "two", "again"], cwd=tmp_path, check=True, timeout=240)
-    one, two, again = (torch.load(tmp_path / name / "checkpoint.pt")["parts"] for name in ("one", "two", "again"))
-    for name, value in one["average"].items():
-        torch.testing.assert_close(two["average"][name], value, rtol=1e-10, atol=1e-12)
-        assert torch.equal(two["average"][name], again["average"][name])
-    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
-        assert a == pytest.approx(b, rel=1e-9)
+    subprocess.run([sys.executable, "program.py", "one", "stream-one"], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([*run, "program.py", "two", "again", "stream-two"], cwd=tmp_path, check=True, timeout=240)
+    for alone, together in [("one", "two"), ("one", "again"), ("stream-one", "stream-two")]:
+        a, b = (torch.load(tmp_path / name / "checkpoint.pt")["parts"]["average"] for name in (alone, together))
+        for name, value in a.items():
+            torch.testing.assert_close(b[name], value, rtol=1e-10, atol=1e-12)
+        for x, y in zip(lines(tmp_path / alone), lines(tmp_path / together), strict=True):
+            assert x == pytest.approx(y, rel=1e-9)
+    two, again = (torch.load(tmp_path / name / "checkpoint.pt")["parts"]["average"] for name in ("two", "again"))
+    assert all(torch.equal(two[name], again[name]) for name in two)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ v(x, t, z=None) with x of shape (batch, ...), t of shape (batch,) from 0 (noise)
 """
 
 from physflow.generative import networks
+from physflow.generative.batches import BatchSource, BatchStream, TensorBatches
 from physflow.generative.couplings import Coupling, ExactOT, Independent
 from physflow.generative.integrators import (
     RK4,
@@ -22,7 +23,7 @@ from physflow.generative.networks import MLP, Preconditioned, UNet
 from physflow.generative.objectives import LAST_TIME, FlowMatching, LateWeight, Objective
 from physflow.generative.paths import LinearPath, Path, Quantity, Velocity
 from physflow.generative.sources import Gaussian, GaussianProcess, Source
-from physflow.generative.training import BatchSource, TensorBatches, TrainingDiverged, train
+from physflow.generative.training import TrainingDiverged, train
 
 __all__ = [
     "LAST_TIME",
@@ -30,6 +31,7 @@ __all__ = [
     "RK4",
     "Adaptive",
     "BatchSource",
+    "BatchStream",
     "Callback",
     "Coupling",
     "Euler",

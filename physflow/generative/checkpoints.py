@@ -102,7 +102,7 @@ class Draws:
     """All that a run draws: the order of its data, on the CPU, and the generator of its noise, on the device.
 
     Arguments:
-        items: The number of items of the data.
+        items: The number of items of the data; 0 for a stream, which has an order of its own.
         batch_size: The size of a batch; data with fewer items are one batch.
         seed: The seed.
         device: The device of the noise.

@@ -14,8 +14,9 @@ with :math:`N_w` steps of warm-up. What samples later is an exponential moving a
 
 whose decay :math:`d_n` rises to :math:`d`, so that the first weights are soon forgotten.
 
-The data are read in epochs, each shuffled anew, in batches of `batch_size`; what remains of an epoch and is
-less than a batch is left out. A data set smaller than a batch is one batch.
+A set of data is read in epochs, each shuffled anew, in batches of `batch_size`; what remains of an epoch and
+is less than a batch is left out. A data set smaller than a batch is one batch. A stream of data has no epochs:
+step n takes its batch n (see `physflow.generative.batches`).
 
 Two runs of the same seed, settings, data, machine and versions give the same weights, bit for bit on a CPU,
 also where one of them was interrupted: all that is random comes from the run's own generators, whose states
@@ -24,7 +25,7 @@ are in the checkpoint.
 Under ``torchrun`` every process evaluates the network on its share of the same global batch. Noise, times and
 coupling are those of the whole batch in all of them, so that the number of processes changes the speed and,
 but for rounding and dropout, nothing else: a minibatch optimal-transport plan, for one, does not shrink as
-processes are added.
+processes are added. Of a stream each process makes its share of a batch, and all receive the whole.
 
 References:
     Kingma and Ba (2015), Adam: a method for stochastic optimization.
@@ -40,10 +41,10 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -53,43 +54,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from physflow.config import TrainingConfig, to_dict
+from physflow.generative.batches import BatchSource, BatchStream
 from physflow.generative.checkpoints import Checkpoint, Draws, Record
 from physflow.generative.objectives import Objective
 
-__all__ = ["BatchSource", "TensorBatches", "TrainingDiverged", "train"]
+__all__ = ["TrainingDiverged", "train"]
 
 # The seed of the noise in every evaluation: validation losses differ by the weights alone, also between runs.
 EVALUATION_SEED = 2**31 - 1
-
-
-class BatchSource(Protocol):
-    """Data in model space, read by index."""
-
-    def __len__(self) -> int:
-        """The number of items."""
-        ...
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """The items at `indices` (int64, on the CPU), shape (len(indices), ...)."""
-        ...
-
-
-class TensorBatches:
-    """A `BatchSource` in memory.
-
-    Arguments:
-        items: The items, shape (items, ...).
-    """
-
-    def __init__(self, items: Tensor) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """The items at `indices`."""
-        return self.items[indices.to(self.items.device)]
 
 
 class TrainingDiverged(RuntimeError):
@@ -120,7 +92,7 @@ class TrainingDiverged(RuntimeError):
 def train(
     network: nn.Module,
     objective: Objective,
-    data: BatchSource,
+    data: BatchSource | BatchStream,
     config: TrainingConfig,
     *,
     validation: BatchSource | None = None,
@@ -140,7 +112,7 @@ def train(
         network: The network; moved to `device` and trained in place.
         objective: What is minimised: ``objective.loss(network, x1, generator)``, a mean over the items of the
             batch x1.
-        data: The training data in model space; cast to the network's dtype.
+        data: The training data in model space, a set or a stream; cast to the network's dtype.
         config: The settings.
         validation: Data for the validation loss, or None.
         folder: Where ``checkpoint.pt`` and ``metrics.jsonl`` are kept (see
@@ -154,10 +126,17 @@ def train(
         The network with the averaged weights, in evaluation mode.
 
     Raises:
-        ValueError: If there are no data, or the folder holds the checkpoint of another run.
+        ValueError: If there are no data, a stream has batches of another size, or the folder holds the checkpoint
+            of another run.
         TrainingDiverged: If the loss or its gradient is no longer finite. The last checkpoint stays as it is.
     """
-    if len(data) == 0:
+    if isinstance(data, BatchStream):
+        if data.batch_size != config.batch_size:
+            raise ValueError(
+                f"expected a stream of batches of batch_size={config.batch_size}, got {data.batch_size}; "
+                "make the stream with the batch_size of the training"
+            )
+    elif len(data) == 0:
         raise ValueError(
             "expected at least one item of training data, got none; give more data or keep less of them for validation"
         )
@@ -165,7 +144,7 @@ def train(
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK") or torch.cuda.current_device()))
     rank, world = _processes(device)
-    run = _Run(network.to(device), config, len(data), device)
+    run = _Run(network.to(device), config, 0 if isinstance(data, BatchStream) else len(data), device)
     run.keep(None if folder is None else Path(folder), fingerprint, settings or {}, rank)
     if world > 1:
         # Nobody goes on, and perhaps removes the checkpoint, before all have read it.
@@ -198,7 +177,8 @@ class _Run:
         names = ("network", "average", "optimizer", "schedule", "draws", "record")
         parts = {name: getattr(self, name) for name in names}
         settings = {**settings, **to_dict(self.config), "device": self.device.type}
-        data = f"fingerprint {fingerprint!r}, {self.draws.items} items"
+        items = f"{self.draws.items} items" if self.draws.items else "a stream"
+        data = f"fingerprint {fingerprint!r}, {items}"
         self.checkpoint = Checkpoint(folder / "checkpoint.pt", parts, settings, data)
         self.checkpoint.restore()
         self.writes = rank == 0
@@ -216,7 +196,7 @@ class _Run:
 def _loop(
     run: _Run,
     objective: Objective,
-    data: BatchSource,
+    data: BatchSource | BatchStream,
     validation: BatchSource | None,
     progress: bool,
     rank: int,
@@ -240,9 +220,10 @@ def _loop(
         tqdm(total=config.steps, initial=record.step, desc="train", disable=not progress) as bar,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         _deferred_interrupt() as interrupted,
+        contextlib.closing(_batches(run, data, rank, world)) as batches,
     ):
         while record.step < config.steps:
-            x1 = data.batch(run.draws.indices()).to(device, dtype)
+            x1 = next(batches).to(device, dtype)
             # Dropout knows only the global generator; seeded by the step, it has no place in the checkpoint.
             torch.manual_seed(config.seed + world * record.step + rank)
             with _autocast(config, device):
@@ -273,6 +254,17 @@ def _loop(
                 run.save()
             if stop:
                 break
+
+
+def _batches(run: _Run, data: BatchSource | BatchStream, rank: int, world: int) -> Generator[Tensor]:
+    """The batches of the steps to come, whole in every process."""
+    if not isinstance(data, BatchStream):
+        while True:
+            yield data.batch(run.draws.indices())
+    for share in data.batches(run.record.step, rank, world):
+        begin = data.batch_size * rank // world
+        yield share if world == 1 else _join(share.to(run.device), data.batch_size, begin)
+    raise ValueError(f"the stream of training data ended at step {run.record.step}; it must go on without end")
 
 
 @torch.no_grad()
@@ -334,10 +326,16 @@ class _Share:
         begin, end = (len(x) * r // self.world for r in (self.rank, self.rank + 1))
         own = self.network(x[begin:end], t[begin:end], None if z is None else z[begin:end])
         # In the precision of x, because not every backend adds half precision.
-        whole = x.new_zeros(len(x), *own.shape[1:])
-        whole[begin:end] = own.detach()
-        distributed.all_reduce(whole)
+        whole = _join(own.detach().to(x.dtype), len(x), begin)
         return torch.cat([whole[:begin], own, whole[end:]])
+
+
+def _join(share: Tensor, size: int, begin: int) -> Tensor:
+    """The whole of which every process holds a share; `begin` is where that of this process lies."""
+    whole = share.new_zeros(size, *share.shape[1:])
+    whole[begin : begin + len(share)] = share
+    distributed.all_reduce(whole)
+    return whole
 
 
 def _processes(device: torch.device) -> tuple[int, int]:
