@@ -13,6 +13,7 @@ import yaml
 import physflow
 from physflow.cli import COMMANDS, main, make_parser
 from physflow.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig, from_dict, to_dict
+from physflow.data import open as open_data
 
 TINY = [
     "--model.mlp.width",
@@ -121,6 +122,46 @@ def test_print_config_can_be_read_back(physflow_command, tmp_path):
     assert yaml.safe_load(third)["samples"] == 8, "what follows on the command line decides"
 
 
+@pytest.mark.parametrize(
+    ("words", "text", "expected"),
+    [
+        (["--resolution", "[64,32]"], "resolution: [64, 32]", {"resolution": (64, 32)}),
+        (["--resolution=[64,32]"], "resolution:\n- 64\n- 32", {"resolution": (64, 32)}),
+        (["--extent", "[2,1]"], "extent: [2, 1.0]", {"extent": (2.0, 1.0)}),
+        (
+            ["--correlation_length", "[0.2,0.05]", "--angle", "30"],
+            "correlation_length: [2e-1, 0.05]\nangle: 30",
+            {"correlation_length": (0.2, 0.05), "angle": 30.0},
+        ),
+        (["--correlation_length", "0.2"], "correlation_length: 0.2", {"correlation_length": 0.2}),
+        (
+            ["--permeability", "binary", "--levels", "[1,4]"],
+            "permeability: binary\nlevels: [1, 4]",
+            {"permeability": "binary", "levels": (1.0, 4.0)},
+        ),
+        (["--preset", "fno"], "preset: fno", {"preset": "fno"}),
+    ],
+)
+def test_pairs_and_presets_from_the_command_line_and_from_files(
+    physflow_command, monkeypatch, tmp_path, words, text, expected
+):
+    made = []
+
+    def generate(**settings):
+        made.append(settings)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("physflow.data.darcy.generate", generate)
+    (tmp_path / "settings.yaml").write_text(text)
+    for given in (words, ["--config", str(tmp_path / "settings.yaml")]):
+        with pytest.raises(ZeroDivisionError):
+            main(["generate", "--out", str(tmp_path / "x.nc"), *given])
+    assert len(made) == 2
+    for settings in made:
+        config = {name: settings[name] for name in to_dict(DataConfig())}
+        assert DataConfig(**config) == DataConfig(**expected)
+
+
 def test_no_value_is_written_none_or_null(physflow_command):
     for words in (["--modes", "none"], ["--modes=None"], ["--modes", "null"]):
         _, out, _ = physflow_command("generate", *words, "--print_config")
@@ -130,16 +171,24 @@ def test_no_value_is_written_none_or_null(physflow_command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["genrate"], "unknown command 'genrate'; did you mean 'generate'? valid: generate, report, run, "),
+        (["genrate"], "unknown command 'genrate'; did you mean 'generate'? valid: generate, merge, report, "),
         (
             ["generate", "--sampels", "3"],
-            "unknown option --sampels; did you mean '--samples'? valid: --boundary, ",
+            "unknown option --sampels; did you mean '--samples'? valid: --alpha, --angle, --boundary, ",
         ),
         (["generate", "--sampels=3"], "unknown option --sampels; did you mean '--samples'?"),
         (["generate", "--sample", "3"], "unknown option --sample; did you mean '--samples'?"),
         (["generate", "data.nc"], "unexpected argument 'data.nc'; options begin with --"),
         (["generate", "--out"], "argument --out: expected one argument"),
         (["generate"], "missing --out; usage: physflow generate --out DATA.nc [options]"),
+        (["merge", "set"], "missing --out; usage: physflow merge FOLDER --out DATA.nc [options]"),
+        (["generate", "--out", "set", "--shard", "half"], "expected shard to be int or null, got 'half'"),
+        (["generate", "--out", "x.nc", "--shard", "8"], "shard= (--shard) is for a folder of shards; give as out a na"),
+        (["generate", "--out", "x.zarr"], "expected for out a file name ending in '.nc', or the name of a folder, got"),
+        (
+            ["generate", "--out", "set", "--workers", "2", "--dask", "tcp://127.0.0.1:9"],
+            "--workers and --dask exclude each other: the workers of a dask cluster are its own",
+        ),
         (["train"], "missing DATA, --out; usage: physflow train DATA.nc --out MODEL [options]"),
         (["train", "d", "--steps", "3"], "unknown option --steps; did you mean '--training.steps'?"),
         (["train", "d", "--seeds", "3"], "unknown option --seeds; "),
@@ -156,6 +205,26 @@ def test_no_value_is_written_none_or_null(physflow_command):
         (["generate", "--out", "x.nc", "--modes", "half"], "expected modes to be int or null, got 'half'"),
         (["generate", "--out", "x.nc", "--std", "wide"], "expected std to be float, got 'wide'"),
         (["generate", "--out", "x.nc", "--source", "wels"], "unknown source 'wels'; did you mean 'wells'?"),
+        (
+            ["generate", "--out", "x.nc", "--resolution", "16.5"],
+            "expected resolution to be int or a list of 2 int, such as [1,2], got '16.5'",
+        ),
+        (
+            ["generate", "--out", "x.nc", "--resolution", "[16,8,4]"],
+            "expected resolution to be int or a list of 2 int, such as [1,2], got '[16, 8, 4]'",
+        ),
+        (
+            ["generate", "--out", "x.nc", "--extent", "3"],
+            "expected extent to be a list of 2 float, such as [1,2], got '3'",
+        ),
+        (
+            ["generate", "--out", "x.nc", "--covariance", "mattern"],
+            "unknown covariance 'mattern'; did you mean 'matern'?",
+        ),
+        (
+            ["generate", "--out", "x.nc", "--preset", "fno", "--std", "2"],
+            "std=2.0 says nothing about a binary permeability",
+        ),
         (
             ["generate", "--out", "x.nc", "--samples", "-3"],
             "samples must be a whole number of at least 0, got -3",
@@ -280,6 +349,11 @@ def test_a_mistake_of_the_program_is_no_bad_input(monkeypatch, data):
             "interrupted; no file was written",
         ),
         (
+            ["generate", "--out", "{}/set"],
+            "physflow.data.darcy.generate",
+            "interrupted; the same command resumes",
+        ),
+        (
             ["train", "d.nc", "--out", "{}/m"],
             "physflow.experiment.train_model",
             "interrupted; the same command resumes",
@@ -346,8 +420,11 @@ def test_generate_in_worker_processes_gives_the_same_fields(physflow_command, da
 
 
 @pytest.mark.slow
-def test_an_interruption_ends_the_workers(tmp_path):
-    out = tmp_path / "data.nc"
+@pytest.mark.parametrize(
+    ("name", "after", "left"), [("data.nc", "no file was written", []), ("set", "the same command resumes", ["set"])]
+)
+def test_an_interruption_ends_the_workers(tmp_path, name, after, left):
+    out = tmp_path / name
     words = ["generate", "--out", str(out), "--samples", "1000000", "--resolution", "16", "--workers", "2"]
     command = [sys.executable, "-m", "physflow", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -357,8 +434,122 @@ def test_an_interruption_ends_the_workers(tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "physflow: interrupted; no file was written" in err
+    assert f"physflow: interrupted; {after}" in err
+    assert [path.name for path in tmp_path.iterdir()] == left
+    assert not list(tmp_path.glob("set/.*"))
+
+
+@pytest.fixture(scope="module")
+def shards(data):
+    """The same data as a folder of shards."""
+    words = ["--samples", "40", "--resolution", "16", "--modes", "8", "--shard", "1"]
+    with pytest.raises(SystemExit) as exit_:
+        main(["generate", "--out", str(data.parent / "shards"), *words])
+    assert exit_.value.code == 0
+    return data.parent / "shards"
+
+
+def test_generate_into_a_folder_and_go_on(physflow_command, data, tmp_path):
+    out = tmp_path / "new" / "set"
+    words = ["generate", "--out", out, "--resolution", 16, "--modes", 8, "--shard", 1]
+    code, printed, err = physflow_command(*words, "--samples", 33)
+    assert (code, printed) == (0, f"{out}: 33 samples of permeability, pressure on 16 x 16 points\n")
+    (out / "shard-00000.nc").unlink()
+    code, printed, err = physflow_command(*words, "--samples", 40)
+    assert (code, printed) == (0, f"{out}: 40 samples of permeability, pressure on 16 x 16 points\n")
+    with open_data(out) as ds, xr.open_dataset(data) as single:
+        xr.testing.assert_identical(ds.load(), single.load())
+    code, _, err = physflow_command(*words, "--samples", 40, "--seed", 1)
+    assert code == 2
+    assert err.startswith(f"physflow: error: {out} holds a set of other settings: seed 0 there, 1 here; choose another")
+    assert physflow_command(*words, "--samples", 3, "--seed", 1, "--overwrite")[0] == 0
+    assert open_data(out).sizes["sample"] == 3
+
+
+def test_merge(physflow_command, data, shards, tmp_path):
+    out = tmp_path / "merged.nc"
+    assert physflow_command("merge", shards, "--out", out)[:2] == (0, f"{out}: {shards} in one piece\n")
+    assert out.read_bytes() == data.read_bytes()
+    code, _, err = physflow_command("merge", shards, "--out", out)
+    assert (code, err) == (2, f"physflow: error: {out} exists; give another --out, or --overwrite to replace it\n")
+    assert physflow_command("merge", shards, "--out", out, "--overwrite")[0] == 0
+    code, _, err = physflow_command("merge", tmp_path, "--out", tmp_path / "b.nc")
+    assert code == 2
+    assert err.startswith(f"physflow: error: {tmp_path} is a folder without index.json, not a set of shards; ")
+
+
+def test_a_folder_is_data_for_the_other_commands(physflow_command, data, shards, tmp_path):
+    for command, product in (("score", "scores.json"), ("validate", None)):
+        printed = []
+        for path in (data, shards):
+            words = [command, path] if product is None else [command, path, "--out", tmp_path / f"{path.stem}.json"]
+            code, out, _ = physflow_command(*words)
+            assert code == 0
+            printed.append(out.replace(str(path), "PATH"))
+        assert printed[0] == printed[1]
+    assert (tmp_path / "data.json").read_text() == (tmp_path / "shards.json").read_text()
+    weights = []
+    for path in (data, shards):
+        folder = tmp_path / f"model of {path.stem}"
+        assert physflow_command("train", path, "--out", folder, "--device", "cpu", *TINY)[0] == 0
+        weights.append((folder / "weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("tcp://127.0.0.1:9", "no dask scheduler answers at tcp://127.0.0.1:9; start one (`dask scheduler`), or corr"),
+        ("nonsense", "--dask takes an address such as tcp://10.0.0.1:8786, got 'nonsense' (missing port number in"),
+    ],
+)
+def test_no_dask_scheduler(physflow_command, tmp_path, address, message):
+    pytest.importorskip("distributed")
+    code, _, err = physflow_command("generate", "--out", tmp_path / "set", "--samples", 3, "--dask", address)
+    assert code == 2
+    assert err.startswith(f"physflow: error: {message}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dask_is_optional(physflow_command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    code, _, err = physflow_command("generate", "--out", tmp_path / "set", "--samples", 3, "--dask", "127.0.0.1:9")
+    assert code == 2
+    assert err.startswith("physflow: error: --dask needs the package dask.distributed (")
+    assert err.endswith("install it: pip install 'physflow[distributed]'\n")
+
+
+def test_generate_on_a_dask_cluster(physflow_command, shards, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    out = tmp_path / "set"
+    words = ["generate", "--out", out, "--samples", 40, "--resolution", 16, "--modes", 8, "--shard", 1]
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as cluster:
+        code, _, err = physflow_command(*words, "--dask", cluster.scheduler_address)
+    assert code == 0, err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in shards.iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_command(physflow_command, data, tmp_path):
+    out = tmp_path / "set"
+    settings = ["--out", out, "--resolution", 16, "--modes", 8, "--shard", 1]
+    command = [sys.executable, "-m", "physflow", "generate", "--samples", "1000000", "--workers", "2", *settings]
+    with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE) as process:
+        while process.poll() is None and len(list(out.glob("shard-*"))) < 3:
+            time.sleep(0.01)
+        process.kill()
+        # The pipe ends when all who could write to it have ended.
+        process.stderr.read()
+    assert process.returncode == -signal.SIGKILL
+    code, _, err = physflow_command("generate", "--samples", 3, *settings)
+    assert code == 2
+    assert "holds 1000000 samples, more than the 3 asked for" in err
+    with xr.open_dataset(out / "shard-00000.nc") as shard, xr.open_dataset(data) as ds:
+        xr.testing.assert_equal(shard.isel(sample=slice(40)), ds)
 
 
 def test_validate(physflow_command, data, tmp_path):
@@ -527,6 +718,16 @@ def test_run_prints_the_whole_experiment(physflow_command, tiny_experiment):
     assert code == 0
     assert (config.data.preset, config.data.modes, config.data.coefficients) == ("cocogen-16", 16, "uniform")
     assert config.training.steps == 4
+
+
+def test_a_preset_replaces_that_of_the_experiment(physflow_command, tiny_experiment):
+    experiment = yaml.safe_load(tiny_experiment.read_text())
+    experiment["data"] = {"preset": "fno", "resolution": [16, 8]}
+    tiny_experiment.write_text(yaml.safe_dump(experiment))
+    for preset in ("pdebench", "rough"):
+        code, out, err = physflow_command("run", tiny_experiment, "--data.preset", preset, "--print_config")
+        assert code == 0, err
+        assert from_dict(ExperimentConfig, yaml.safe_load(out)).data == DataConfig(resolution=(16, 8), preset=preset)
 
 
 def test_run_needs_an_experiment_and_a_folder(physflow_command, tiny_experiment):

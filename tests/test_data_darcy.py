@@ -10,8 +10,10 @@ import torch
 import xarray as xr
 
 from physflow.config import DataConfig
-from physflow.data.darcy import generate, random_field_of
-from physflow.data.random_fields import KarhunenLoeve
+from physflow.data.darcy import generate, metadata_of
+from physflow.data.files import Metadata
+from physflow.data.laws import law_of
+from physflow.fields import grid_of
 from physflow.grid import Grid
 from physflow.pde import Darcy, DarcyNodes, from_dataset, score
 
@@ -52,28 +54,61 @@ def test_the_solver_agrees_with_a_direct_one(modes, std):
         {"faces": "arithmetic"},
         {"preset": "cocogen-16", "modes": 16, "discretization": "nodes"},
         {"std": 0.5, "correlation_length": 0.3, "dtype": "float64"},
+        {"covariance": "matern", "correlation_length": (0.3, 0.1), "angle": 30.0},
+        {"covariance": "gaussian", "modes": None, "extent": (2, 1), "resolution": (16, 12)},
+        {"covariance": "cosine", "modes": None, "discretization": "nodes"},
+        {"permeability": "binary", "levels": (1, 1000), "resolution": (8, 24), "extent": (0.5, 1.5)},
+        {"preset": "fno", "modes": None},
+        {"preset": "pdebench", "modes": None, "extent": (1, 3), "resolution": (15, 33)},
     ],
     ids=str,
 )
 def test_every_law_rebuilds_its_equation(arguments):
+    config = DataConfig(samples=3, **{**SMALL, **arguments})
     ds = generate(3, **{**SMALL, **arguments})
-    assert dict(ds.sizes) == {"sample": 3, "x": 16, "y": 16}
+    assert dict(ds.sizes) == {"sample": 3, "x": config.shape[0], "y": config.shape[1]}
+    assert grid_of(ds).bounds == ((0.0, config.extent[0]), (0.0, config.extent[1]))
     equation = from_dataset(ds)
     assert type(equation) is (DarcyNodes if arguments.get("discretization") == "nodes" else Darcy)
     # The node scheme does not balance to rounding, which is one of the faults it is here to show.
     assert float(score(ds)["solution_error"].max()) < 1e-6
 
 
-def test_log_permeability_is_the_random_field():
-    ds = generate(5, **SMALL, seed=7, dtype="float64")
-    law = random_field_of(DataConfig(samples=5, **SMALL))
-    assert isinstance(law, KarhunenLoeve)
-    np.testing.assert_allclose(np.log(ds["permeability"].values), law.draw(7, 0, 5), atol=1e-13)
+@pytest.mark.parametrize("law", [{}, {"permeability": "binary"}, {"covariance": "cosine"}], ids=str)
+def test_the_permeability_is_that_of_the_law(law):
+    ds = generate(5, **SMALL, **law, seed=7, dtype="float64")
+    np.testing.assert_array_equal(ds["permeability"], law_of(DataConfig(**SMALL, **law)).draw(7, 0, 5))
+
+
+@pytest.mark.parametrize(
+    ("law", "attributes"),
+    [
+        ({}, {"correlation_length": 0.1, "std": 1.0, "coefficients": "normal", "modes": 10}),
+        (
+            {"covariance": "matern", "correlation_length": (0.2, 0.1), "modes": None},
+            {"correlation_length": [0.2, 0.1], "angle": 0.0, "smoothness": 1.5, "std": 1.0, "coefficients": "normal"},
+        ),
+        ({"covariance": "cosine"}, {"alpha": 2.0, "tau": 3.0, "std": 1.0, "modes": 10}),
+        ({"preset": "fno", "modes": None}, {"alpha": 2.0, "tau": 3.0, "levels": [3.0, 12.0], "preset": "fno"}),
+        ({"preset": "pdebench", "modes": None}, {"levels": [0.1, 1.0], "preset": "pdebench"}),
+    ],
+    ids=str,
+)
+def test_a_file_names_its_whole_law(tmp_path, law, attributes):
+    config = DataConfig(samples=2, **{**SMALL, **law})
+    with generate(2, **{**SMALL, **law}, out=tmp_path / "a.nc") as ds:
+        found = {key: np.asarray(value).tolist() for key, value in ds.attrs.items()}
+        assert Metadata.from_attrs(ds.attrs) == metadata_of(config)
+    others = {"format", "equation", "source", "boundary", "faces", "centering", "seed", "tolerance"}
+    others |= {"fingerprint", "physflow_version"}
+    kind = {"covariance": config.covariance, "permeability_law": config.permeability}
+    assert {key: value for key, value in found.items() if key not in others} == {**kind, **attributes}
 
 
 class TestReproducibility:
-    def test_a_sample_does_not_depend_on_how_many_there_are(self):
-        whole, part = generate(150, **SMALL), generate(133, **SMALL)
+    @pytest.mark.parametrize("law", [{}, {"covariance": "cosine", "permeability": "binary"}], ids=str)
+    def test_a_sample_does_not_depend_on_how_many_there_are(self, law):
+        whole, part = generate(150, **SMALL, **law), generate(133, **SMALL, **law)
         xr.testing.assert_equal(whole.isel(sample=slice(133)), part)
 
     def test_nor_on_the_workers(self):
@@ -114,7 +149,7 @@ def test_no_samples():
         ({"samples": -1}, "samples must be a whole number of at least 0, got -1"),
         ({"resolution": 1}, "resolution must be a whole number of at least 2, got 1"),
         ({"modes": 0}, "modes must be a whole number of at least 1, got 0"),
-        ({"modes": 300}, r"at most resolution\*\*2 = 256, got 300; modes=None is the full field"),
+        ({"modes": 300}, "at most 256 on 16 x 16 points, got 300; modes=None is the full field"),
         ({"std": -1.0}, "std must be positive and finite, got -1.0"),
         ({"correlation_length": float("nan")}, "correlation_length must be positive and finite, got nan"),
         ({"correlation_length": 100.0, "modes": None}, "embedding of this covariance is not positive"),
@@ -122,11 +157,13 @@ def test_no_samples():
         ({"source": "constant"}, "constant source has a non-zero mean"),
         ({"preset": "cocogen"}, "unknown preset 'cocogen'; did you mean 'cocogen-16'"),
         ({"preset": "cocogen-16", "modes": 32}, "preset 'cocogen-16' fixes modes=16, got 32"),
-        ({"covariance": "matern"}, "covariance 'matern': not yet; valid: exponential"),
-        ({"permeability": "binary"}, "permeability 'binary': not yet; valid: lognormal"),
+        ({"covariance": "mattern"}, "unknown covariance 'mattern'; did you mean 'matern'"),
+        ({"permeability": "binray"}, "unknown permeability 'binray'; did you mean 'binary'"),
+        ({"covariance": "bumps"}, "no expansion in modes, got modes=10; use modes=None"),
+        ({"covariance": "gaussian", "correlation_length": 2.0, "modes": None}, "embedding .* is not positive"),
+        ({"smoothness": 2.5}, "smoothness=2.5 says nothing about covariance='exponential', only about matern"),
         ({"coefficients": "uniform", "modes": None}, "needs a truncated expansion"),
         ({"discretization": "nodes", "boundary": "dirichlet"}, "knows boundary='neumann' only"),
-        ({"out": "folder/"}, "ending in '.nc' for out, got 'folder/'; folders of shards: not yet"),
     ],
     ids=str,
 )

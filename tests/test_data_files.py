@@ -3,7 +3,6 @@
 import errno
 import pickle
 
-import h5netcdf
 import h5py
 import numpy as np
 import pytest
@@ -33,23 +32,55 @@ def test_round_trip(path):
         xr.testing.assert_identical(ds.load(), to_dataset(fields(), NAMES, GRID, {"seed": 3, "std": 1.5}))
 
 
-def test_one_chunk_is_one_field_of_one_sample(path):
+def test_each_field_is_one_contiguous_array_in_the_file(path):
+    content = path.read_bytes()
     with h5py.File(path) as file:
-        assert file["pressure"].chunks == (1, 4, 6)
+        for c, name in enumerate(NAMES):
+            assert file[name].chunks is None
+            assert np.array_equal(
+                np.frombuffer(content, "<f4", 7 * 24, offset=file[name].id.get_offset()), fields()[:, c].ravel()
+            )
 
 
 @pytest.mark.parametrize("samples", [0, 1, 7])
 def test_written_in_pieces_it_is_the_same_file(tmp_path, samples):
     expected = to_dataset(fields(samples), NAMES, GRID, {"seed": 3})
-    with FieldWriter(tmp_path / "pieces.nc", NAMES, GRID, samples, attrs={"seed": 3}) as writer:
-        for first in range(0, samples, 3):
-            writer.put(first, fields(samples)[first : first + 3].numpy())
-    with files.open(tmp_path / "pieces.nc") as ds:
+    contents = set()
+    for firsts in (range(0, samples, 3), range(samples - samples % 3, -1, -3)):
+        with FieldWriter(tmp_path / "pieces.nc", expected, samples, overwrite=True) as writer:
+            for first in firsts:
+                writer.put(first, fields(samples)[first : first + 3].numpy())
+        with files.open(tmp_path / "pieces.nc") as ds:
+            xr.testing.assert_identical(ds.load(), expected)
+        contents.add((tmp_path / "pieces.nc").read_bytes())
+    assert len(contents) == 1, "the order of the pieces leaves no trace"
+
+
+def test_the_type_and_any_coordinates_are_those_of_the_template(tmp_path):
+    expected = to_dataset(fields().double(), NAMES, GRID).assign_coords(x=[0.1, 0.3, 0.5, 0.7 + 1e-9])
+    with FieldWriter(tmp_path / "a.nc", expected, 7) as writer:
+        writer.put(0, fields().double().numpy())
+    with files.open(tmp_path / "a.nc") as ds:
         xr.testing.assert_identical(ds.load(), expected)
 
 
+def test_two_writers_of_one_name_do_not_share_a_temporary_file(tmp_path):
+    template = to_dataset(fields(), NAMES, GRID)
+    with (
+        FieldWriter(tmp_path / "a.nc", template, 7, writer="one") as one,
+        FieldWriter(tmp_path / "a.nc", template, 7, writer="two") as two,
+    ):
+        assert (one.part.name, two.part.name) == (".a.nc.one.part", ".a.nc.two.part")
+        two.put(0, fields().numpy())
+        one.put(0, fields().numpy())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
+
+
 def test_an_interrupted_writer_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), FieldWriter(tmp_path / "a.nc", NAMES, GRID, 7) as writer:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        FieldWriter(tmp_path / "a.nc", to_dataset(fields(), NAMES, GRID), 7) as writer,
+    ):
         writer.put(0, fields(2).numpy())
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -72,9 +103,9 @@ def test_a_full_disk_in_the_middle_of_pieces(tmp_path, monkeypatch):
 
     with (
         pytest.raises(OSError, match="nothing was kept under that name"),
-        FieldWriter(tmp_path / "a.nc", NAMES, GRID, 7) as writer,
+        FieldWriter(tmp_path / "a.nc", to_dataset(fields(), NAMES, GRID), 7) as writer,
     ):
-        monkeypatch.setattr(h5netcdf.Variable, "__setitem__", full)
+        monkeypatch.setattr(h5py.Dataset, "__setitem__", full)
         writer.put(0, fields(2).numpy())
     assert list(tmp_path.iterdir()) == []
 
@@ -139,25 +170,39 @@ class TestReader:
             FieldReader(path, ["presure"])
 
 
-def test_metadata_round_trip():
+LAWS = [
+    (
+        {"covariance": "exponential", "correlation_length": 0.1, "std": 1.0, "coefficients": "normal"},
+        {"modes", "levels"},
+    ),
+    (
+        {"covariance": "matern", "correlation_length": (0.2, 0.1), "angle": 30.0, "smoothness": 1.5, "modes": 3},
+        {"alpha"},
+    ),
+    ({"covariance": "cosine", "alpha": 2.0, "tau": 3.0, "levels": (3.0, 12.0)}, {"correlation_length", "std"}),
+]
+
+
+@pytest.mark.parametrize(("law", "left_out"), LAWS, ids=str)
+def test_metadata_round_trip(tmp_path, law, left_out):
     metadata = Metadata(
-        "Darcy",
-        "wells",
-        "neumann",
-        "harmonic",
-        "cells",
-        "exponential",
-        0.1,
-        1.0,
-        "normal",
-        "lognormal",
-        0,
-        1e-8,
-        "f",
-        "0",
+        equation="Darcy",
+        source="wells",
+        boundary="neumann",
+        faces="harmonic",
+        centering="cells",
+        permeability_law="lognormal",
+        seed=0,
+        tolerance=1e-8,
+        fingerprint="f",
+        physflow_version="0",
+        **law,
     )
     attrs = metadata.to_attrs()
-    assert "modes" not in attrs
+    assert set(law) < set(attrs)
+    assert not left_out & set(attrs)
     assert Metadata.from_attrs({**attrs, "seed": np.int64(0), "foreign": 1}) == metadata
+    with files.open(files.write(to_dataset(fields(), NAMES, GRID, attrs), tmp_path / "a.nc")) as ds:
+        assert Metadata.from_attrs(ds.attrs) == metadata
     with pytest.raises(ValueError, match=r"lacks the attributes \['seed'\]"):
         Metadata.from_attrs({key: value for key, value in attrs.items() if key != "seed"})

@@ -26,6 +26,36 @@ def test_generated_files_are_sound(tmp_path, discretization, dtype):
     assert any("at the floor" in message for message in all_of_it)
 
 
+@pytest.mark.parametrize(
+    ("law", "words"),
+    [
+        (
+            {"modes": 10},
+            "log K: exponential covariance, 10 modes, correlation length 0.1, std 1; seed 0",
+        ),
+        (
+            {"modes": 10, "coefficients": "uniform"},
+            "correlation length 0.1, std 1, uniform coefficients; seed 0",
+        ),
+        (
+            {"covariance": "matern", "correlation_length": (0.2, 0.05), "angle": 30.0, "modes": None, "std": 0.5},
+            "log K: matern covariance, the full field, correlation length 0.2 and 0.05, angle 30, smoothness 1.5, "
+            "std 0.5; seed 0",
+        ),
+        (
+            {"preset": "fno"},
+            "Darcy, dirichlet walls, source constant; K 3 or 12 by the sign of G: cosine, preset fno, the full field, "
+            "alpha 2, tau 3; seed 0",
+        ),
+        ({"preset": "pdebench"}, "K 0.1 or 1 by the sign of G: bumps, preset pdebench, the full field; seed 0"),
+    ],
+)
+def test_the_law_is_told(tmp_path, law, words):
+    errors, all_of_it = findings(generate(2, 16, **law), tmp_path)
+    assert errors == []
+    assert words in all_of_it[0]
+
+
 def test_no_samples_is_a_warning(tmp_path):
     errors, all_of_it = findings(generate(0, 16, modes=10), tmp_path)
     assert errors == []

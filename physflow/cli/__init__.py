@@ -73,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             print("physflow: --debug shows where it came from", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        after = "the same command resumes" if command.resumes else "no file was written"
+        resumes = command.resumes(options[options["command"]])
+        after = "the same command resumes" if resumes else "no file was written"
         print(f"\nphysflow: interrupted; {after}", file=sys.stderr)
         code = 130
     raise SystemExit(code)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import signal
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,6 @@ from physflow.config import (
 )
 
 if typing.TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     import xarray as xr
 
 __all__ = ["COMMANDS", "Command"]
@@ -47,66 +44,80 @@ class Command:
         arguments: What the usage line shows after the command's name.
         add_options: Adds the options to a parser.
         execute: Carries it out and returns the exit code.
-        resumes: Whether the same command goes on after an interruption.
+        resumes: Whether the same command, with these options, goes on after an interruption.
     """
 
     arguments: str
     add_options: Callable[[Parser], None]
     execute: Callable[[Options], int]
-    resumes: bool = False
+    resumes: Callable[[Options], bool] = lambda options: False
 
 
 def _generate_options(parser: Parser) -> None:
-    parser.add_argument("--out", type=str, required=True, help="the file to write, ending in .nc")
+    out = "the file to write, ending in .nc; any other name is a folder of shards, which the same command resumes"
+    parser.add_argument("--out", type=str, required=True, help=out)
     parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 uses threads in this one")
+    parser.add_argument("--dask", type=str | None, metavar="ADDRESS", help="use the workers of this dask scheduler")
+    parser.add_argument("--shard", type=int | None, help="samples in a shard of a folder; about 32 MiB by default")
+    parser.types["shard"] = "int or null"
     parser.add_argument("--device", type=str, default="cpu", help="where the solver runs, such as cpu or cuda")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file, or the set in the folder")
     parser.add_settings(DataConfig)
 
 
 def _generate(options: Options) -> int:
     """Generate pairs of permeability and pressure that solve the Darcy equation."""
     config = _flat(DataConfig, options)
-    if options["workers"] < 0:
-        raise ValueError(f"workers must be a whole number of at least 0, got {options['workers']}")
-    out = _free(options["out"], options["overwrite"])
+    workers, address = options["workers"], options["dask"]
+    if workers < 0:
+        raise ValueError(f"workers must be a whole number of at least 0, got {workers}")
+    if workers and address is not None:
+        raise ValueError("--workers and --dask exclude each other: the workers of a dask cluster are its own")
+    out = Path(options["out"]) if _into_folder(options) else _free(options["out"], options["overwrite"])
 
+    from physflow.cli import executors
     from physflow.data import darcy
 
-    with _processes(options["workers"]) as executor:
+    with contextlib.ExitStack() as stack:
+        executor = None
+        if address is not None:
+            executor = stack.enter_context(executors.cluster(address))
+        elif workers:
+            executor = stack.enter_context(executors.processes(workers))
         ds = darcy.generate(
-            **to_dict(config),
+            **vars(config),
             device=options["device"],
             executor=executor,
             out=out,
+            shard=options["shard"],
             progress=True,
             overwrite=options["overwrite"],
         )
-    print(f"{out}: {_summary(ds)}")
+    with ds:
+        print(f"{out}: {_summary(ds)}")
     return 0
 
 
-@contextlib.contextmanager
-def _processes(workers: int) -> Iterator[Executor | None]:
-    """A pool of worker processes, which outlasts no interruption; None for no workers."""
-    if not workers:
-        yield None
-        return
+def _into_folder(options: Options) -> bool:
+    """Whether `physflow generate` writes shards, with which it can go on after an interruption."""
+    return not options["out"].endswith(".nc")
 
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
 
-    # Spawned: a forked child of a process with threads can hang. Interruptions are for this process.
-    context = multiprocessing.get_context("spawn")
-    silent = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=silent) as pool:
-        try:
-            yield pool
-        except KeyboardInterrupt:
-            # The workers finish what they compute; a second interruption meanwhile would leave them waiting for ever.
-            signal.signal(*silent)
-            pool.shutdown(cancel_futures=True)
-            raise
+def _merge_options(parser: Parser) -> None:
+    parser.add_argument("data", type=str, help="a folder of shards, as `physflow generate --out FOLDER` writes it")
+    parser.add_argument("--out", type=str, required=True, help="the file to write, ending in .nc or .zarr")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def _merge_shards(options: Options) -> int:
+    """Write a folder of shards as one file."""
+    out = _free(options["out"], options["overwrite"])
+
+    from physflow import data
+
+    data.merge(options["data"], out, overwrite=options["overwrite"], progress=True)
+    print(f"{out}: {options['data']} in one piece")
+    return 0
 
 
 def _train_options(parser: Parser) -> None:
@@ -246,9 +257,10 @@ def _run(options: Options) -> int:
 
     values = to_dict(experiment.load_experiment(options["experiment"]))
     overrides = {f.name: options[f.name] for f in dataclasses.fields(ExperimentConfig) if f.name in options}
-    # A preset given here replaces what the experiment says of the law.
-    for name in PRESETS.get(overrides.get("data", {}).get("preset"), {}):
-        values["data"].pop(name)
+    # A preset given here replaces what the experiment, or a preset of its own, says of the law.
+    if (preset := overrides.get("data", {}).get("preset")) in PRESETS:
+        for name in {**PRESETS.get(values["data"]["preset"], {}), **PRESETS[preset]}:
+            values["data"].pop(name)
     config = from_dict(ExperimentConfig, _merge(values, overrides))
     if options["print_config"]:
         import yaml
@@ -290,12 +302,13 @@ def _summary(ds: xr.Dataset) -> str:
 
 
 COMMANDS: dict[str, Command] = {
-    "generate": Command("--out DATA.nc", _generate_options, _generate),
-    "train": Command("DATA.nc --out MODEL", _train_options, _train, resumes=True),
+    "generate": Command("--out DATA.nc", _generate_options, _generate, resumes=_into_folder),
+    "merge": Command("FOLDER --out DATA.nc", _merge_options, _merge_shards),
+    "train": Command("DATA.nc --out MODEL", _train_options, _train, resumes=lambda options: True),
     "sample": Command("MODEL --out SAMPLES.nc", _sample_options, _sample),
     "score": Command("DATA.nc", _score_options, _score),
     "report": Command("FOLDER", _report_options, _report),
     "validate": Command("DATA.nc", _validate_options, _validate),
-    "run": Command("EXPERIMENT --out FOLDER", _run_options, _run, resumes=True),
+    "run": Command("EXPERIMENT --out FOLDER", _run_options, _run, resumes=lambda options: True),
 }
 """The commands of `physflow`, in the order in which they are used."""

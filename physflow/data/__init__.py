@@ -2,6 +2,7 @@
 
 from physflow.data import darcy, files, random_fields, validation
 from physflow.data.files import FieldReader, FieldWriter, Metadata, open, write
+from physflow.data.merging import merge
 from physflow.data.validation import Finding, validate
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Metadata",
     "darcy",
     "files",
+    "merge",
     "open",
     "random_fields",
     "validate",

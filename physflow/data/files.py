@@ -1,9 +1,10 @@
 """Fields on disk: netCDF-4 files, which xarray, h5py, MATLAB and Panoply open.
 
 A file holds one variable per field over ``(sample, *axes)``, one coordinate per axis, and attributes that rebuild the
-equation and name the law (`Metadata`). One HDF5 chunk is one field of one sample, so that training reads any batch
-without the rest. Files appear whole or not at all: they are written beside their final name and renamed. They hold no
-time, host or path, so the same settings give the same content.
+equation and name the law (`Metadata`). A field lies in the file as one contiguous array, so that training reads any
+batch without the rest. Files appear whole or not at all: they are written beside their final name and renamed. They
+hold no time, host or path, so the same settings give the same content. A set may also be a folder of such files
+(`physflow.data.shards`), which is read like one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from physflow.fields import SAMPLE, grid_of, to_dataset
-from physflow.grid import Grid
+from physflow.data.shards import Shards, open_shards, read_rows
+from physflow.fields import SAMPLE, grid_of
 
 __all__ = ["FORMAT", "FieldReader", "FieldWriter", "Metadata", "atomic", "open", "write"]
 
@@ -36,7 +37,8 @@ class Metadata:
     """What a file of generated fields says about itself, as attributes of the Dataset.
 
     The first five rebuild the equation (`physflow.pde.from_dataset`), the others name the law and the run. A value of
-    None is an attribute left out: ``modes=None`` is the full field.
+    None is an attribute left out: it says nothing about this law, and ``modes=None`` is the full field. A pair is an
+    attribute that is an array of two numbers.
     """
 
     equation: str
@@ -45,21 +47,27 @@ class Metadata:
     faces: str
     centering: str
     covariance: str
-    correlation_length: float
-    std: float
-    coefficients: str
     permeability_law: str
     seed: int
     tolerance: float
     fingerprint: str
     physflow_version: str
+    correlation_length: float | tuple[float, float] | None = None
+    angle: float | None = None
+    smoothness: float | None = None
+    alpha: float | None = None
+    tau: float | None = None
+    std: float | None = None
+    coefficients: str | None = None
     modes: int | None = None
+    levels: tuple[float, float] | None = None
     preset: str | None = None
     format: str = FORMAT
 
     def to_attrs(self) -> dict[str, Any]:
         """The attributes of the Dataset."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        attrs = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return {key: np.array(value) if isinstance(value, tuple) else value for key, value in attrs.items()}
 
     @classmethod
     def from_attrs(cls, attrs: Mapping[str, Any]) -> Self:
@@ -73,12 +81,34 @@ class Metadata:
         if missing:
             raise ValueError(f"the dataset lacks the attributes {missing}; physflow.data.darcy.generate writes them")
         known = {f.name: attrs[f.name] for f in fields if f.name in attrs}
-        return cls(**{key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()})
+        plain = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in known.items()}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+        return cls(**values)
+
+    def law(self) -> str:
+        """The law of the permeability in words."""
+        words = [f"{self.covariance} covariance" if self.correlation_length is not None else self.covariance]
+        words += [f"preset {self.preset}"] * (self.preset is not None)
+        words.append("the full field" if self.modes is None else f"{self.modes} modes")
+        for name in ("correlation_length", "angle", "smoothness", "alpha", "tau", "std"):
+            value = getattr(self, name)
+            if value is not None:
+                numbers = value if isinstance(value, tuple) else (value,)
+                words.append(f"{name.replace('_', ' ')} {' and '.join(f'{number:g}' for number in numbers)}")
+        words += ["uniform coefficients"] * (self.coefficients == "uniform")
+        of = "log K" if self.levels is None else f"K {self.levels[0]:g} or {self.levels[1]:g} by the sign of G"
+        return f"{of}: {', '.join(words)}"
 
 
 @contextlib.contextmanager
-def atomic(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[Path]:
+def atomic(path: str | os.PathLike[str], overwrite: bool = True, *, writer: str | None = None) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` on success, remove it on any failure.
+
+    Arguments:
+        path: The final name.
+        overwrite: Whether an existing file is replaced.
+        writer: What makes the temporary name ``.<name>.<writer>.part`` unlike those of other writers; the number of
+            this process by default.
 
     Raises:
         FileExistsError: If `path` exists and must not be overwritten.
@@ -89,7 +119,7 @@ def atomic(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[Pat
         raise FileExistsError(f"{path} exists; choose another name, or overwrite it (overwrite=True, --overwrite)")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{writer or os.getpid()}.part")
     try:
         yield part
         os.replace(part, path)
@@ -111,25 +141,22 @@ def write(ds: xr.Dataset, path: str | os.PathLike[str], overwrite: bool = False)
         The path.
     """
     path = Path(path)
-    encoding = {
-        name: {"chunksizes": (1, *variable.shape[1:])}
-        for name, variable in ds.data_vars.items()
-        if variable.dims[:1] == (SAMPLE,) and variable.ndim > 1 and variable.size
-    }
     # What an earlier file said about its own storage must not decide about this one's.
     with atomic(path, overwrite) as part:
-        ds.drop_encoding().to_netcdf(part, engine="h5netcdf", encoding=encoding)
+        ds.drop_encoding().to_netcdf(part, engine="h5netcdf")
     return path
 
 
 def open(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a file of fields lazily.
+    """Open a file of fields, or a folder of shards (`physflow.data.shards`), lazily.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no readable netCDF-4/HDF5 file, for example a truncated one.
+        ValueError: If it is no readable netCDF-4/HDF5 file, for example a truncated one, or no complete set of shards.
     """
     path = Path(path)
+    if path.is_dir():
+        return open_shards(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
@@ -149,57 +176,60 @@ class FieldWriter:
 
     Arguments:
         path: The name of the file.
-        names: The fields.
-        grid: Their grid.
+        template: A Dataset whose fields' names and types, coordinates and attributes the file takes, but no samples.
         samples: How many there will be.
-        dtype: The stored type.
-        attrs: Attributes of the Dataset.
         overwrite: Whether an existing file is replaced.
+        writer: See `atomic`.
+
+    Attributes:
+        part: The temporary name, while the file is written.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        names: Sequence[str],
-        grid: Grid,
+        template: xr.Dataset,
         samples: int,
-        dtype: str = "float32",
-        attrs: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        *,
+        writer: str | None = None,
     ) -> None:
-        self.names, self.samples, self.dtype, self.grid = tuple(names), samples, dtype, grid
-        # An empty Dataset made by `to_dataset` gives the same coordinates and attributes as one held in memory.
-        self._template = to_dataset(torch.empty(0, len(self.names), *grid.shape), self.names, grid, attrs)
+        self.template, self.samples = template.isel({SAMPLE: slice(0)}), samples
         self._stack = contextlib.ExitStack()
-        self._path, self._overwrite = path, overwrite
+        self._path, self._overwrite, self._writer = path, overwrite, writer
 
     def __enter__(self) -> Self:
-        part = self._stack.enter_context(atomic(self._path, self._overwrite))
-        self._file = self._stack.enter_context(h5netcdf.File(part, "w"))
-        self._file.dimensions = {SAMPLE: self.samples, **dict(zip(self.grid.axes, self.grid.shape, strict=True))}
-        for axis in self.grid.axes:
-            self._file.create_variable(axis, (axis,), data=self._template[axis].values)
-        for name in self.names:
-            chunks = (1, *self.grid.shape) if self.samples else None
-            variable = self._file.create_variable(name, (SAMPLE, *self.grid.axes), dtype=self.dtype, chunks=chunks)
-            variable.attrs.update(self._template[name].attrs)
-        self._file.attrs.update(self._template.attrs)
+        with contextlib.ExitStack() as stack:
+            self.part = stack.enter_context(atomic(self._path, self._overwrite, writer=self._writer))
+            self._lay_out()
+            # Through h5py alone each piece is written in half the time.
+            self._file = stack.enter_context(h5py.File(self.part, "r+"))
+            self._stack = stack.pop_all()
         return self
+
+    def _lay_out(self) -> None:
+        with h5netcdf.File(self.part, "w") as file:
+            file.dimensions = {**self.template.sizes, SAMPLE: self.samples}
+            for name, variable in self.template.coords.items():
+                file.create_variable(name, variable.dims, data=variable.values)
+            for name, variable in self.template.data_vars.items():
+                file.create_variable(name, variable.dims, dtype=variable.dtype).attrs.update(variable.attrs)
+            file.attrs.update(self.template.attrs)
 
     def put(self, first: int, fields: NDArray[Any]) -> None:
         """Store fields of shape (count, channel, *axes) as samples first, first + 1, ..."""
-        for c, name in enumerate(self.names):
-            self._file.variables[name][first : first + len(fields)] = fields[:, c]
+        for c, name in enumerate(self.template.data_vars):
+            self._file[name][first : first + len(fields)] = fields[:, c]
 
     def __exit__(self, *exception: Any) -> bool | None:
         return self._stack.__exit__(*exception)
 
 
 class FieldReader:
-    """Read batches of fields from a file by h5py, never all of it in memory.
+    """Read batches of fields from a file, or from a folder of shards, by h5py, never all of it in memory.
 
     Arguments:
-        path: A file of fields.
+        path: A file of fields, or a folder of shards.
         names: The fields, in channel order.
         dtype: The type of the result.
     """
@@ -213,7 +243,7 @@ class FieldReader:
             self._length = ds.sizes[SAMPLE]
         if any(order[0] != 0 for order in self._order.values()):
             raise ValueError(f"{self.path}: {SAMPLE!r} must be the first dimension of the fields to read them by batch")
-        self._file: h5py.File | None = None
+        self._file: h5py.File | Shards | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -225,14 +255,13 @@ class FieldReader:
     def read(self, indices: Sequence[int] | slice) -> torch.Tensor:
         """The fields of the given samples, shape (len(indices), channel, *axes), in the order asked for."""
         if self._file is None:
-            self._file = h5py.File(self.path, "r")
-        if isinstance(indices, slice):
-            rows: Any = indices
-            inverse: Any = slice(None)
-        else:
-            # HDF5 wants increasing indices without repeats.
-            rows, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        channels = [self._file[name][rows].transpose(self._order[name])[inverse] for name in self.names]
+            self._file = Shards(self.path) if self.path.is_dir() else h5py.File(self.path, "r")
+        rows = np.arange(*indices.indices(len(self))) if isinstance(indices, slice) else np.asarray(indices, np.int64)
+        file = self._file
+        channels = [
+            file.read(name, rows) if isinstance(file, Shards) else read_rows(file[name], rows) for name in self.names
+        ]
+        channels = [values.transpose(self._order[name]) for name, values in zip(self.names, channels, strict=True)]
         return torch.from_numpy(np.stack(channels, axis=1)).to(self.dtype)
 
     def batches(self, size: int = 256) -> Iterator[torch.Tensor]:

@@ -79,12 +79,10 @@ def _check_metadata(ds: xr.Dataset) -> Iterator[Finding]:
         yield Finding("error", f"format {ds.attrs['format']!r}, this version reads {files.FORMAT!r}; update physflow")
     else:
         metadata = Metadata.from_attrs(ds.attrs)
-        modes = "the full field" if metadata.modes is None else f"{metadata.modes} modes"
         yield Finding(
             "info",
-            f"{metadata.equation}, {metadata.boundary} walls, source {metadata.source}; log K with "
-            f"{metadata.covariance} covariance, {modes}, std {metadata.std:g}, seed {metadata.seed}; "
-            f"fingerprint {metadata.fingerprint}",
+            f"{metadata.equation}, {metadata.boundary} walls, source {metadata.source}; {metadata.law()}; "
+            f"seed {metadata.seed}; fingerprint {metadata.fingerprint}",
         )
 
 

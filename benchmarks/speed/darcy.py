@@ -1,0 +1,263 @@
+"""How fast Darcy pairs are made: the solver against direct ones, and the whole generator against the solver.
+
+Run it alone on the machine:  python benchmarks/speed/darcy.py --out benchmarks/results/speed
+
+One core unless said otherwise. All contestants of a grid are timed in turns, in one process, so that a slow minute of
+the machine is everybody's; each row gives the median over the turns and the best. The fields are full exponential ones
+(correlation length 0.1, standard deviation 1), between Neumann walls, with two wells.
+
+* compiled, torch: `physflow.pde.solvers.solve`, relative residual 1e-8, from K to p.
+* splu: scipy's SuperLU in symmetric mode, factorisation and solution; the assembly of the matrix is not counted.
+* cholmod: CHOLMOD by scikit-sparse, if installed, simplicial, its best ordering and symbolic analysis
+  done once; assembly not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy
+import scipy.sparse as sparse
+import torch
+from scipy.sparse.linalg import splu
+from tqdm import tqdm
+
+import physflow
+from physflow.data import darcy
+from physflow.data.circulant import CirculantEmbedding
+from physflow.data.covariances import Exponential
+from physflow.grid import Grid
+from physflow.pde import Darcy, compiled_solver, solvers
+
+try:
+    from sksparse import cholmod
+except ImportError:
+    cholmod = None
+
+BATCH = {64: 512, 128: 128, 256: 32, 512: 16}
+DIRECT = {64: 16, 128: 6, 256: 2, 512: 1}
+"""Samples of a turn: of the iterative solvers, and of the direct ones."""
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def matrices(equation: Darcy, K: torch.Tensor) -> list[sparse.csc_matrix]:
+    """The matrices of the samples, with one cell tied to zero: the same pressure but for its mean."""
+    result = []
+    for sample in K:
+        a = equation.matrix(sample).tolil()
+        a[0, 0] *= 2
+        result.append(sparse.csc_matrix(a))
+    return result
+
+
+def solve_row(n: int, turns: int) -> dict:
+    """All solvers on one grid: samples a second, medians and bests, iterations and errors."""
+    grid = Grid((n, n))
+    equation = Darcy(grid)
+    K = torch.from_numpy(np.exp(CirculantEmbedding(grid, Exponential(0.1, 1.0)).draw(0, 0, BATCH[n])))
+    f, few = equation.source_term, K[: DIRECT[n]]
+    systems, b = matrices(equation, few), f.numpy().ravel()
+
+    def direct() -> list[np.ndarray]:
+        options = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}, "diag_pivot_thresh": 0.01}
+        return [splu(a, **options).solve(b) for a in systems]
+
+    contestants: dict[str, tuple[int, Callable[[], object]]] = {
+        "compiled": (len(K), lambda: solvers.solve(K, f, grid.spacing)),
+        "torch": (len(K), lambda: solvers.solve(K, f, grid.spacing, backend="torch")),
+        "splu": (len(few), direct),
+    }
+    if cholmod is not None:
+        factor = cholmod.analyze(systems[0], mode="simplicial", ordering_method="best")
+
+        def by_cholmod() -> None:
+            for a in systems:
+                factor.cholesky_inplace(a)
+                factor(b)
+
+        contestants["cholmod"] = (len(few), by_cholmod)
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in tqdm(range(turns + 1), desc=f"{n} x {n}", leave=False):
+        for name, (count, function) in contestants.items():
+            duration = seconds(function) / count
+            if turn:  # The first turn warms up.
+                times[name].append(duration)
+    expected = torch.from_numpy(np.stack(direct()).reshape(-1, n, n))
+    expected -= expected.mean((1, 2), keepdim=True)
+    found, _, iterations = compiled_solver.solve(K, f, grid.spacing)
+    error = (found[: len(few)] - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
+    row = {"n": n, "iterations": float(iterations.double().mean()), "error": float(error.max())}
+    for name, values in times.items():
+        row[name] = {"median": 1 / statistics.median(values), "best": 1 / min(values)}
+        if name != "compiled":
+            ratios = [other / own for own, other in zip(times["compiled"], values, strict=True)]
+            row[name]["compiled_is_faster_by"] = statistics.median(ratios)
+            row[name]["on_the_best_of_the_turns"] = min(values) / min(times["compiled"])
+    return row
+
+
+def core_rows(turns: int) -> dict:
+    """One core against all: the solver alone, at 64 x 64."""
+    grid = Grid((64, 64))
+    K = torch.from_numpy(np.exp(CirculantEmbedding(grid, Exponential(0.1, 1.0)).draw(0, 0, 1024)))
+    f, cores = Darcy(grid).source_term, os.cpu_count() or 1
+    times: dict[int, list[float]] = {1: [], cores: []}
+    for turn in tqdm(range(turns + 1), desc="cores", leave=False):
+        for threads, values in times.items():
+            torch.set_num_threads(threads)
+            duration = seconds(lambda: solvers.solve(K, f, grid.spacing))
+            if turn:
+                values.append(duration)
+    torch.set_num_threads(1)
+    ratio = statistics.median(one / all_ for one, all_ in zip(times[1], times[cores], strict=True))
+    rates = {str(k): len(K) / statistics.median(v) for k, v in times.items()}
+    return {"cores": cores, "samples_per_second": rates, "speedup": ratio}
+
+
+def whole_row(modes: int | None, turns: int, samples: int) -> dict:
+    """`generate` (field, solution, file) against the solver alone, both on all cores and to the same tolerance."""
+    cores, tolerance = os.cpu_count() or 1, darcy.TOLERANCES["float32"]
+    K = torch.from_numpy(darcy.generate(samples, modes=modes).permeability.values).double()
+    equation = Darcy(Grid((64, 64)))
+
+    def whole() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            darcy.generate(samples, modes=modes, out=Path(folder) / "data.nc").close()
+
+    def alone() -> None:
+        torch.set_num_threads(cores)
+        equation.solve(K, tolerance)
+        torch.set_num_threads(1)
+
+    times: dict[str, list[float]] = {"generate": [], "solve": []}
+    for turn in tqdm(range(turns + 1), desc=f"generate, {modes or 'all'} modes", leave=False):
+        for name, function in (("generate", whole), ("solve", alone)):
+            duration = seconds(function)
+            if turn:
+                times[name].append(duration)
+    share = statistics.median(s / g for s, g in zip(times["solve"], times["generate"], strict=True))
+    rates = {name: samples / statistics.median(values) for name, values in times.items()}
+    return {"modes": modes, "samples": samples, "samples_per_second": rates, "share": share}
+
+
+def large_row(samples: int) -> dict:
+    """Many pairs into a folder of shards, in a process of its own: wall time and peak memory."""
+    code = (
+        "import resource, sys, time; start = time.perf_counter(); from physflow.data import darcy; "
+        "ds = darcy.generate(int(sys.argv[1]), modes=None, out=sys.argv[2]); seconds = time.perf_counter() - start; "
+        "assert ds.sizes['sample'] == int(sys.argv[1]); ds.close(); "
+        "print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        target = str(Path(folder) / "shards")
+        output = subprocess.run(
+            [sys.executable, "-c", code, str(samples), target], check=True, capture_output=True, text=True
+        )
+    wall, memory = map(float, output.stdout.split())
+    return {"samples": samples, "seconds": wall, "peak_gib": memory, "samples_per_second": samples / wall}
+
+
+def table(results: dict) -> str:
+    """The results as Markdown."""
+    names = [name for name in ("compiled", "torch", "splu", "cholmod") if name in results["solve"][0]]
+    others = names[1:]
+    lines = [
+        f"{results['hardware']['cpu']}, {results['hardware']['cores']} cores; " + ", ".join(results["versions"]),
+        "",
+        "Samples a second on one core, median (best); full exponential field, std 1, relative residual 1e-8.",
+        "",
+        "| grid | "
+        + " | ".join(names)
+        + " | "
+        + " | ".join(f"against {o}" for o in others)
+        + " | iterations | error |",
+        "| --- " * (len(names) + len(others) + 3) + "|",
+    ]
+    for row in results["solve"]:
+        rates = [f"{row[name]['median']:.3g} ({row[name]['best']:.3g})" for name in names]
+        ratios = [f"{row[o]['compiled_is_faster_by']:.1f} ({row[o]['on_the_best_of_the_turns']:.1f})" for o in others]
+        cells = [f"{row['n']} x {row['n']}", *rates, *ratios, f"{row['iterations']:.1f}", f"{row['error']:.0e}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", f"The rate falls like N^-{results['exponent']:.2f} from 64 to {results['solve'][-1]['n']}."]
+    cores = results["cores"]
+    lines += [f"All {cores['cores']} cores solve {cores['speedup']:.2f} times as many samples as one, at 64 x 64.", ""]
+    for row in results["generate"]:
+        law, rate = "the full field" if row["modes"] is None else f"{row['modes']} modes", row["samples_per_second"]
+        lines.append(
+            f"* `generate` at 64 x 64, {law}, file included, all cores: {rate['generate']:.0f} pairs a second, "
+            f"{100 * row['share']:.0f} % of the solver alone ({rate['solve']:.0f})."
+        )
+    if "large" in results:
+        row = results["large"]
+        lines.append(
+            f"* {row['samples']} pairs at 64 x 64, full field, as shards: {row['seconds']:.0f} s, "
+            f"{row['peak_gib']:.2f} GiB at the peak."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="a folder for results.json and table.md")
+    parser.add_argument("--quick", action="store_true", help="small grids and few turns, in about a minute")
+    parser.add_argument("--turns", type=int, default=7, help="how often each contestant is timed")
+    options = parser.parse_args()
+    grids, turns = ((64, 128), 3) if options.quick else ((64, 128, 256, 512), options.turns)
+    torch.set_num_threads(1)
+    solve = [solve_row(n, turns) for n in grids]
+    first, last = solve[0], solve[-1]
+    drop = first["compiled"]["median"] / last["compiled"]["median"]
+    results = {
+        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count()},
+        "versions": [
+            f"physflow {physflow.__version__}",
+            f"Python {platform.python_version()}",
+            f"numpy {np.__version__}",
+            f"scipy {scipy.__version__}",
+            f"torch {torch.__version__}",
+        ],
+        "turns": turns,
+        "solve": solve,
+        "exponent": float(np.log(drop) / np.log(last["n"] / first["n"])),
+        "cores": core_rows(turns),
+        "generate": [whole_row(modes, turns, 2048 if options.quick else 8192) for modes in (64, None)],
+    }
+    if not options.quick:
+        results["large"] = large_row(100_000)
+    if cholmod is None:
+        print("scikit-sparse is not installed: CHOLMOD was not timed")
+    print(table(results))
+    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "results.json").write_text(json.dumps(results, indent=1))
+        (options.out / "table.md").write_text(table(results))
+
+
+if __name__ == "__main__":
+    main()
