@@ -38,11 +38,13 @@ class TestEveryLaw:
             assert np.array_equal(again.draw(5, first, count), whole[first : first + count])
         assert not np.array_equal(law.draw(6, 0, 200), whole)
 
-    def test_permeabilities_are_positive_and_float64(self, settings):
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_permeabilities_are_positive_and_of_the_type_asked_for(self, settings, dtype):
         law = law_of(DataConfig(**settings))
-        fields = law.draw(0, 0, 50)
+        fields = law.draw(0, 0, 50, dtype)
         assert fields.shape == (50, 9, 7)
-        assert fields.dtype == np.float64
+        assert fields.dtype == dtype
+        np.testing.assert_allclose(fields, law.draw(0, 0, 50), rtol=1e-5)
         assert (fields > 0).all()
         assert np.isfinite(fields).all()
         assert law.draw(0, 3, 0).shape == (0, 9, 7)
@@ -53,7 +55,7 @@ class TestEveryLaw:
         field, permeability = law.field.draw(2, 1, 40), law.draw(2, 1, 40)
         if config.permeability == "lognormal":
             assert isinstance(law, Lognormal)
-            np.testing.assert_array_equal(permeability, np.exp(field))
+            np.testing.assert_array_equal(permeability, np.exp(field.astype(float)))
         else:
             assert isinstance(law, Binary)
             assert set(np.unique(permeability)) == set(config.levels)

@@ -13,6 +13,7 @@ import math
 import numpy as np
 import scipy.fft
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from physflow.data.covariances import Covariance
@@ -25,7 +26,7 @@ __all__ = ["CirculantEmbedding", "Torus"]
 _FACTORS = (2, 3, 4, 6, 8)
 _ROUNDING = 1e-10
 """How negative an eigenvalue may be, relative to the largest, to count as a rounding error."""
-_PIECE_POINTS = 2**17
+_PIECE_POINTS = 2**16
 """Points of the torus that are transformed together."""
 
 
@@ -114,8 +115,8 @@ class CirculantEmbedding(RandomField):
             field = torch.fft.fft(field, dim=axis).narrow(axis, 0, self.grid.shape[axis - 1])
         return field
 
-    def _draw_block(self, seed: int, first: int) -> Array:
-        fields = np.empty((self.block, *self.grid.shape))
+    def _draw_block(self, seed: int, first: int) -> NDArray[np.float32]:
+        fields = np.empty((self.block, *self.grid.shape), dtype=np.float32)
         # A few pairs at a time stay near the cache.
         step = 2 * max(1, _PIECE_POINTS // math.prod(self._torus.shape))
         for start in range(0, self.block, step):

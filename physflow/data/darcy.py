@@ -195,7 +195,7 @@ def make_block(config: DataConfig, first: int, device: str) -> NDArray[Any]:
     if torch.get_num_threads() != 1:  # In another process.
         torch.set_num_threads(1)
     law = law_of(config)
-    permeability = law.draw(config.seed, first, law.block).astype(config.dtype)
+    permeability = law.draw(config.seed, first, law.block, config.dtype)
     equation = equation_of(config)
     with torch.inference_mode():
         pressure = equation.solve(

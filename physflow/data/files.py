@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import h5netcdf
 import h5py
 import numpy as np
 import torch
@@ -201,20 +200,34 @@ class FieldWriter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self.part = stack.enter_context(atomic(self._path, self._overwrite, writer=self._writer))
-            self._lay_out()
-            # Through h5py alone each piece is written in half the time.
-            self._file = stack.enter_context(h5py.File(self.part, "r+"))
+            self._file = stack.enter_context(h5py.File(self.part, "w", track_order=True))
+            self._lay_out(self._file)
             self._stack = stack.pop_all()
         return self
 
-    def _lay_out(self) -> None:
-        with h5netcdf.File(self.part, "w") as file:
-            file.dimensions = {**self.template.sizes, SAMPLE: self.samples}
-            for name, variable in self.template.coords.items():
-                file.create_variable(name, variable.dims, data=variable.values)
-            for name, variable in self.template.data_vars.items():
-                file.create_variable(name, variable.dims, dtype=variable.dtype).attrs.update(variable.attrs)
-            file.attrs.update(self.template.attrs)
+    def _lay_out(self, file: h5py.File) -> None:
+        """Dimensions, coordinates and fields without values, as netCDF-4 stores them in HDF5.
+
+        Not through h5netcdf: it makes a dimension first and replaces it by its coordinate, and where HDF5 puts things
+        then depends on when what was replaced is freed: one file in thousands had other bytes.
+        """
+        template, scales = self.template, {}
+        for number, (dim, size) in enumerate({SAMPLE: self.samples, **template.drop_vars(template.data_vars).sizes}.items()):
+            if dim in template.coords:
+                scale = file.create_dataset(dim, data=template.coords[dim].values, track_order=True)
+                scale.make_scale(dim)
+            else:
+                scale = file.create_dataset(dim, (size,), ">f4", track_order=True)
+                scale.make_scale(f"This is a netCDF dimension but not a netCDF variable.{size:10}")
+            scale.attrs["_Netcdf4Dimid"] = np.int32(number)
+            scales[dim] = scale
+        for name, variable in template.data_vars.items():
+            shape = (self.samples, *variable.shape[1:])
+            field = file.create_dataset(name, shape, variable.dtype, track_order=True)
+            for axis, dim in enumerate(variable.dims):
+                field.dims[axis].attach_scale(scales[dim])
+            _set_attributes(field, variable.attrs)
+        _set_attributes(file, template.attrs)
 
     def put(self, first: int, fields: NDArray[Any]) -> None:
         """Store fields of shape (count, channel, *axes) as samples first, first + 1, ..."""
@@ -223,6 +236,12 @@ class FieldWriter:
 
     def __exit__(self, *exception: Any) -> bool | None:
         return self._stack.__exit__(*exception)
+
+
+def _set_attributes(target: h5py.File | h5py.Dataset, attrs: Mapping[Any, Any]) -> None:
+    for key, value in attrs.items():
+        # In netCDF a number is an array of one.
+        target.attrs[key] = value if isinstance(value, str) else np.atleast_1d(value)
 
 
 class FieldReader:

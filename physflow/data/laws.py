@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from physflow.config import DataConfig
 from physflow.data.bumps import Bumps
@@ -19,7 +20,7 @@ from physflow.data.circulant import CirculantEmbedding
 from physflow.data.cosine import CosineSeries
 from physflow.data.covariances import Covariance, Exponential, Gaussian, Matern
 from physflow.data.karhunen_loeve import KarhunenLoeve
-from physflow.data.random_fields import Array, RandomField
+from physflow.data.random_fields import RandomField
 from physflow.grid import Grid
 
 __all__ = ["Binary", "Lognormal", "PermeabilityLaw", "grid_of_config", "law_of"]
@@ -46,21 +47,22 @@ class PermeabilityLaw(ABC):
         return self.field.block
 
     @abstractmethod
-    def of(self, field: Array) -> Array:
-        """The permeability K for values of G, in the same shape."""
+    def of(self, field: NDArray[Any]) -> NDArray[Any]:
+        """The permeability K for values of G, in the same shape and type."""
 
-    def draw(self, seed: int, first: int, count: int) -> Array:
+    def draw(self, seed: int, first: int, count: int, dtype: str = "float64") -> NDArray[Any]:
         """Draw permeabilities first .. first + count - 1; sample i depends on (seed, i) alone.
 
         Arguments:
             seed: The seed of the whole set.
             first: The index of the first sample.
             count: The number of samples.
+            dtype: The type of K, ``"float32"`` or ``"float64"``; G is rounded to it first.
 
         Returns:
             The permeability K, dimensionless and positive, shape (count, *grid.shape).
         """
-        return self.of(self.field.draw(seed, first, count))
+        return self.of(self.field.draw(seed, first, count).astype(dtype, copy=False))
 
 
 class Lognormal(PermeabilityLaw):
@@ -72,8 +74,8 @@ class Lognormal(PermeabilityLaw):
     (`physflow.pde.Darcy`), and K overflows in float32 where G exceeds 88.
     """
 
-    def of(self, field: Array) -> Array:
-        """The permeability K for values of G, in the same shape."""
+    def of(self, field: NDArray[Any]) -> NDArray[Any]:
+        """The permeability K for values of G, in the same shape and type."""
         return np.exp(field)
 
 
@@ -99,10 +101,10 @@ class Binary(PermeabilityLaw):
             raise ValueError(f"expected two levels 0 < low < high, got {levels}")
         self.levels = levels
 
-    def of(self, field: Array) -> Array:
-        """The permeability K for values of G, in the same shape."""
+    def of(self, field: NDArray[Any]) -> NDArray[Any]:
+        """The permeability K for values of G, in the same shape and type."""
         low, high = self.levels
-        return np.where(field >= 0, high, low)
+        return np.where(field >= 0, field.dtype.type(high), field.dtype.type(low))
 
 
 def grid_of_config(config: DataConfig) -> Grid:

@@ -16,7 +16,7 @@ of samples nor of workers changes a bit of any.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,10 @@ class RandomField(ABC):
         return max(8, min(128, 8 * (_BLOCK_POINTS // (8 * int(np.prod(self.grid.shape))))))
 
     @abstractmethod
-    def _draw_block(self, seed: int, first: int) -> Array:
+    def _draw_block(self, seed: int, first: int) -> NDArray[Any]:
         """Samples first .. first + block - 1, shape (block, *grid.shape)."""
 
-    def draw(self, seed: int, first: int, count: int) -> Array:
+    def draw(self, seed: int, first: int, count: int) -> NDArray[Any]:
         """Draw samples first .. first + count - 1.
 
         Arguments:
@@ -62,7 +62,7 @@ class RandomField(ABC):
             count: The number of samples.
 
         Returns:
-            The fields, shape (count, *grid.shape).
+            The fields, shape (count, *grid.shape), in the precision in which they are computed.
         """
         if first < 0 or count < 0:
             raise ValueError(f"expected indices that are not negative, got first={first}, count={count}")

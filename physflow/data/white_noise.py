@@ -126,9 +126,12 @@ def _fill_normals(seed, indices, out):
         size = out.shape[1]
         for start in range(0, size, 4 * _CHUNK):
             _philox(seed, indices[row], start // 4, words)
-            _box_muller(words[0], words[1], radius, bits, pairs[0], pairs[1])
-            _box_muller(words[2], words[3], radius, bits, pairs[2], pairs[3])
-            _place(pairs, out[row, start : start + 4 * _CHUNK])
+            part, whole = out[row, start : start + 4 * _CHUNK], start + 4 * _CHUNK <= size
+            target = part.reshape(4, _CHUNK) if whole else pairs
+            _box_muller(words[0], words[1], radius, bits, target[0], target[1])
+            _box_muller(words[2], words[3], radius, bits, target[2], target[3])
+            if not whole:
+                part[:] = pairs.ravel()[: len(part)]
 
 
 @jit
@@ -140,10 +143,3 @@ def _fill_uniforms(seed, indices, out):
             part = out[row, start : start + 4 * _CHUNK]
             for k in range(len(part)):
                 part[k] = (words[k // _CHUNK, k % _CHUNK] + 0.5) * 2.0**-32
-
-
-@jit
-def _place(pairs, part):
-    for k in range(4):
-        for c in range(min(_CHUNK, max(0, len(part) - k * _CHUNK))):
-            part[k * _CHUNK + c] = pairs[k, c]

@@ -139,7 +139,7 @@ def _arrange(levels, squares, memory):
     rows, columns = levels[0, 0] + 2, (levels[0, 1] + 2) * LANES
     points, fields = rows * columns, doubles.reshape(5, rows, columns)
     numbers = np.zeros((5, LANES))
-    w = _Workspace(
+    return _Workspace(
         arrange(levels, singles[points:]),
         squares,
         fields[0],
@@ -155,9 +155,6 @@ def _arrange(levels, squares, memory):
         numbers[4],
         np.zeros(LANES, np.bool_),
     )
-    w.x[:] = 0
-    w.p[:] = 0
-    return w
 
 
 @jit
@@ -244,6 +241,7 @@ def _set_up(w, K, f, means, norms, first, harmonic, neumann):
 def _iterate(w, n, m, tolerance, max_iterations, sweeps, counts):
     """Conjugate gradients from x = 0, for the right sides in r."""
     z, b = w.cycle.x[0], w.cycle.b[0]
+    # With their rims, which stay zero.
     w.x[:] = 0
     w.p[:] = 0
     w.previous[:] = np.inf
@@ -294,13 +292,13 @@ def _finish(w, f, means, norms, first, count, neumann, solutions, residuals):
             for j in range(1, m + 1):
                 mean = mean + load(w.x[i], j * LANES)
         mean = mean * broadcast(1.0 / (n * m))
-    factor = load(w.norms, 0) * load(w.scale, 0)
-    for i in range(1, n + 1):
+    factor, row = load(w.norms, 0) * load(w.scale, 0), w.q[1]
+    for i in range(n):
         for j in range(1, m + 1):
-            store(w.q[i], j * LANES, (load(w.x[i], j * LANES) - mean) * factor)
+            store(row, j * LANES, (load(w.x[i + 1], j * LANES) - mean) * factor)
         for lane in range(count):
             for j in range(m):
-                solutions[first + lane, i - 1, j] = w.q[i, (j + 1) * LANES + lane]
+                solutions[first + lane, i, j] = row[(j + 1) * LANES + lane]
     for lane in range(count):
         residuals[first + lane] = np.sqrt(w.sums[lane])
 

@@ -15,14 +15,18 @@ __all__ = ["face_transmissibilities", "gather", "gather_right_sides", "middle"]
 
 
 @jit
+def _gather_row(fields, first, i, row):
+    last = fields.shape[0] - 1
+    for j in range(fields.shape[2]):
+        for lane in range(LANES):
+            row[(j + 1) * LANES + lane] = fields[min(first + lane, last), i, j]
+
+
+@jit
 def gather(fields, first, out):
     """The fields of LANES samples from `first` on, with the samples as the fastest axis; the last fills the rest."""
-    last = fields.shape[0] - 1
     for i in range(fields.shape[1]):
-        row = out[i + 1]
-        for j in range(fields.shape[2]):
-            for lane in range(LANES):
-                row[(j + 1) * LANES + lane] = fields[min(first + lane, last), i, j]
+        _gather_row(fields, first, i, out[i + 1])
 
 
 @jit
@@ -32,11 +36,12 @@ def gather_right_sides(f, means, norms, first, out, factors):
     mean = np.empty(LANES)
     for lane in range(LANES):
         mean[lane], factors[lane] = means[min(first + lane, last)], norms[min(first + lane, last)]
-    gather(f, first, out)
     shift, factor = load(mean, 0), broadcast(np.float64(1)) / load(factors, 0)
-    for i in range(1, f.shape[1] + 1):
+    for i in range(f.shape[1]):
+        row = out[i + 1]
+        _gather_row(f, first, i, row)
         for j in range(1, f.shape[2] + 1):
-            store(out[i], j * LANES, (load(out[i], j * LANES) - shift) * factor)
+            store(row, j * LANES, (load(row, j * LANES) - shift) * factor)
 
 
 @jit
