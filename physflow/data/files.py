@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -175,7 +175,8 @@ class FieldWriter:
 
     Arguments:
         path: The name of the file.
-        template: A Dataset whose fields' names and types, coordinates and attributes the file takes, but no samples.
+        template: A Dataset of fields over (sample, *axes), with one coordinate an axis: the file takes all of it but
+            the samples.
         samples: How many there will be.
         overwrite: Whether an existing file is replaced.
         writer: See `atomic`.
@@ -211,23 +212,22 @@ class FieldWriter:
         Not through h5netcdf: it makes a dimension first and replaces it by its coordinate, and where HDF5 puts things
         then depends on when what was replaced is freed: one file in thousands had other bytes.
         """
-        template, scales = self.template, {}
-        for number, (dim, size) in enumerate({SAMPLE: self.samples, **template.drop_vars(template.data_vars).sizes}.items()):
-            if dim in template.coords:
-                scale = file.create_dataset(dim, data=template.coords[dim].values, track_order=True)
-                scale.make_scale(dim)
-            else:
-                scale = file.create_dataset(dim, (size,), ">f4", track_order=True)
-                scale.make_scale(f"This is a netCDF dimension but not a netCDF variable.{size:10}")
+        scales: dict[Hashable, h5py.Dataset] = {
+            SAMPLE: file.create_dataset(SAMPLE, (self.samples,), ">f4", track_order=True)
+        }
+        scales[SAMPLE].make_scale(f"This is a netCDF dimension but not a netCDF variable.{self.samples:10}")
+        for axis, points in self.template.coords.items():
+            scales[axis] = file.create_dataset(axis, data=points.values, track_order=True)
+            scales[axis].make_scale(axis)
+            _set_attributes(scales[axis], points.attrs)
+        for number, scale in enumerate(scales.values()):
             scale.attrs["_Netcdf4Dimid"] = np.int32(number)
-            scales[dim] = scale
-        for name, variable in template.data_vars.items():
-            shape = (self.samples, *variable.shape[1:])
-            field = file.create_dataset(name, shape, variable.dtype, track_order=True)
-            for axis, dim in enumerate(variable.dims):
-                field.dims[axis].attach_scale(scales[dim])
+        for name, variable in self.template.data_vars.items():
+            field = file.create_dataset(name, (self.samples, *variable.shape[1:]), variable.dtype, track_order=True)
+            for number, axis in enumerate(variable.dims):
+                field.dims[number].attach_scale(scales[axis])
             _set_attributes(field, variable.attrs)
-        _set_attributes(file, template.attrs)
+        _set_attributes(file, self.template.attrs)
 
     def put(self, first: int, fields: NDArray[Any]) -> None:
         """Store fields of shape (count, channel, *axes) as samples first, first + 1, ..."""
