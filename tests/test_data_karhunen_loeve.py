@@ -1,5 +1,9 @@
 """Karhunen-Loeve expansions: dense eigenpairs as oracle."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from random_field_oracles import dense, responses
@@ -87,3 +91,18 @@ def test_coefficients_follow_their_law():
 def test_impossible_number_of_modes(modes):
     with pytest.raises(ValueError, match=f"between 1 and 25 modes .* got {modes}"):
         KarhunenLoeve(Grid((5, 5)), Exponential(), modes)
+
+
+def test_threads_of_a_linear_algebra_library_change_no_bit():
+    """In fresh processes: eigenvectors are found once a process."""
+    code = (
+        "import hashlib; from physflow.data.covariances import Exponential; from physflow.grid import Grid; "
+        "from physflow.data.karhunen_loeve import KarhunenLoeve; "
+        "field = KarhunenLoeve(Grid((48, 48)), Exponential(0.1), 40); "
+        "print(hashlib.sha256(field.eigenvectors.tobytes() + field.draw(0, 0, 4).tobytes()).hexdigest())"
+    )
+    found = {
+        subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "OPENBLAS_NUM_THREADS": threads})
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1

@@ -1,11 +1,16 @@
 """The vector type of compiled code: against numpy, lane by lane."""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numba import njit
 
+import physflow
 from physflow.pde import lanes
 from physflow.pde.lanes import LANES, broadcast, load, narrow, store, widen
 
@@ -56,11 +61,37 @@ def test_a_vector_goes_only_where_its_type_fits():
 
 
 def test_what_an_older_source_gave_is_forgotten(tmp_path):
-    (tmp_path / "__pycache__").mkdir()
-    old, new, other = (tmp_path / "__pycache__" / name for name in ("compiled_a.nbi", "compiled_b.nbi", "c.nbi"))
-    for path in (tmp_path / "compiled_a.py", old, new, other):
+    def kernel():
+        pass
+
+    name = f"test_pde_lanes.{kernel.__qualname__}"
+    old, new, other = (tmp_path / f for f in (f"{name}-1.py311.nbi", f"{name}-2.py311.nbi", "test_pde_lanes.f-1.nbi"))
+    for path, age in ((old, 0), (new, 4e9), (other, 0)):
         path.touch()
-    for path, age in ((old, 0), (other, 0), (tmp_path / "compiled_a.py", 2e9), (new, 3e9)):
         os.utime(path, (age, age))
-    lanes._forget_outdated(tmp_path)
+    lanes._forget_outdated(tmp_path, kernel)
     assert (old.exists(), new.exists(), other.exists()) == (False, True, True)
+
+
+@pytest.mark.slow
+def test_a_change_of_what_is_called_compiles_anew(tmp_path):
+    """Wherever numba keeps what it compiles: a copy of the package with another cycle takes other iterations."""
+    package = tmp_path / "physflow"
+    shutil.copytree(Path(physflow.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import torch; from physflow.pde import compiled_solver as c; K = torch.rand(8, 32, 32).double() + 0.1; "
+        "f = torch.zeros(32, 32).double(); f[0, 0], f[-1, -1] = 1, -1; "
+        "print(int(c.solve(K, f, (1.0, 1.0))[2].max()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def iterations():
+        command = [sys.executable, "-c", "import torch; torch.manual_seed(0); " + code]
+        return int(subprocess.check_output(command, env=environment, cwd=tmp_path))
+
+    before = iterations()
+    source = package / "pde" / "compiled_multigrid.py"
+    old, new = "store(x, o, load(x, o) + load(coarse", "store(x, o, load(x, o) - load(coarse"
+    assert old in source.read_text()
+    source.write_text(source.read_text().replace(old, new))
+    assert iterations() > 2 * before

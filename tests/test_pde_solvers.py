@@ -6,7 +6,8 @@ import torch
 from numba import njit
 from scipy.ndimage import gaussian_filter
 
-from physflow.pde import compiled_multigrid, compiled_solver, conjugate_gradients, multigrid, solvers
+from physflow.grid import Grid
+from physflow.pde import Darcy, compiled_multigrid, compiled_solver, conjugate_gradients, multigrid, solvers
 from physflow.pde.finite_volumes import diagonal, divergence, solve_direct, transmissibilities
 from physflow.pde.lanes import LANES, store
 from physflow.pde.multigrid import Multigrid
@@ -217,6 +218,44 @@ def test_one_cell(boundary, backend):
     t = transmissibilities(K, (1.0, 1.0), boundary=boundary)
     p = solvers.solve(K, f, **options)
     torch.testing.assert_close(p, torch.zeros_like(f) if boundary == "neumann" else f / diagonal(t))
+
+
+@both
+@pytest.mark.parametrize("size", [12, 13, 17, 24, 31])
+def test_a_constant_right_side_between_neumann_walls_is_none(size, backend):
+    """Its mean is taken out; what rounding leaves of it must not be taken for a source."""
+    K, f = lognormal(2, size, size), torch.full((size, size), 1 / size**2, dtype=torch.float64)
+    assert not solvers.solve(K, f, (1.0, 1.0), backend=backend).any()
+    K.requires_grad_()
+    Darcy(Grid((size, size))).solve(K).mean().backward()
+    assert K.grad.abs().max() < 1e-12
+
+
+@both
+@walls
+@pytest.mark.parametrize("factor", [2.0**600, 2.0**-600])
+def test_scaling_the_right_side_scales_the_solution_exactly(boundary, factor, backend):
+    K, f, options = problem(2, 20, 20, boundary=boundary, backend=backend)
+    assert torch.equal(solvers.solve(K, f * factor, **options), solvers.solve(K, f, **options) * factor)
+
+
+@both
+@pytest.mark.parametrize("shape", [(2, 12, 9), (9, 12), (3, 9, 12)])
+def test_right_sides_must_fit(shape, backend):
+    with pytest.raises(ValueError, match=r"expected right sides of shape \(12, 9\) or \(3, 12, 9\), .*, got"):
+        solvers.solve(lognormal(3, 12, 9), torch.ones(shape), (1.0, 1.0), backend=backend)
+
+
+@both
+@pytest.mark.filterwarnings("ignore:a sparse direct solver:RuntimeWarning")
+def test_a_solution_that_double_precision_does_not_hold_is_an_error(backend):
+    """A barrier through which hardly anything flows: its two sides differ by more than rounding allows."""
+    K = torch.ones(1, 32, 32, dtype=torch.float64)
+    K[:, 16] = 1e-15
+    f = torch.zeros(32, 32, dtype=torch.float64)
+    f[0, 0], f[-1, -1] = 1.0, -1.0
+    with pytest.raises(RuntimeError, match="spans 15 orders"):
+        solvers.solve(K, f, (1 / 32, 1 / 32), backend=backend)
 
 
 @both

@@ -152,6 +152,8 @@ class DataConfig:
     def _check_numbers(self) -> None:
         at_least(0, samples=self.samples, seed=self.seed)
         at_least(2, resolution=self.resolution)
+        if self.seed >= 2**64:
+            raise ValueError(f"seed must be less than 2**64, got {self.seed}")
         if self.modes is not None:
             at_least(1, modes=self.modes)
         positive(extent=self.extent, correlation_length=self.correlation_length, smoothness=self.smoothness)
@@ -165,6 +167,8 @@ class DataConfig:
             raise ValueError(f"alpha must be greater than 1, or G has no finite variance, got {self.alpha!r}")
         if self.levels[0] >= self.levels[1]:
             raise ValueError(f"levels must be a low value and a higher one, got {self.levels!r}")
+        if self.dtype == "float32" and not 1e-30 < self.levels[0] * (1 + 1e-6) < self.levels[1] < 1e30:
+            raise ValueError(f"levels {self.levels!r} are not two numbers of float32; use dtype='float64'")
         # Of one type each, so that 1, 1.0 and a number of numpy have one fingerprint.
         for name in ("samples", "resolution", "modes", "seed"):
             self._set(name, _each(int, getattr(self, name)))

@@ -72,8 +72,8 @@ class CirculantEmbedding(RandomField):
     The torus has twice the grid's points along each axis or, where its spectrum is negative, 3, 4, 6 or 8 times as
     many: smooth covariances need the room to decay. A draw then costs as much more as the torus is larger.
 
-    **Good values.** On 64 x 64 cells of the unit square, lengths up to 0.3 (exponential), 0.15 (Gaussian) or 0.1
-    (Matern with :math:`\nu = 3/2`) take a torus of factor 2.
+    **Good values.** On 64 x 64 cells of the unit square, lengths up to 0.25 (exponential) or 0.15 (Gaussian, Matern
+    with :math:`\nu = 3/2`) take a torus of factor 2.
 
     **When it fails.** Beyond lengths of about 0.7 (exponential), 0.4 (Matern, :math:`\nu = 3/2`) or 0.5 (Gaussian): a
     Karhunen-Loeve expansion takes any.

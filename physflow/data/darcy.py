@@ -197,9 +197,13 @@ def make_block(config: DataConfig, first: int, device: str) -> NDArray[Any]:
     law = law_of(config)
     permeability = law.draw(config.seed, first, law.block, config.dtype)
     equation = equation_of(config)
-    with torch.inference_mode():
-        pressure = equation.solve(
-            torch.from_numpy(permeability).to(device, torch.float64), tolerance=TOLERANCES[config.dtype]
-        )
+    K = torch.from_numpy(permeability).to(device, torch.float64)
+    try:
+        with torch.inference_mode():
+            pressure = equation.solve(K, tolerance=TOLERANCES[config.dtype])
+    except (RuntimeError, ValueError) as error:
+        # The solver counts from the first sample that it is given.
+        where = f"in samples {first} to {first + law.block - 1} of the set, counted from the first of these"
+        raise type(error)(f"{where}: {error}") from error
     # Each field in one piece of memory, as it is written.
     return np.stack([permeability, pressure.cpu().numpy().astype(config.dtype)]).swapaxes(0, 1)

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse.linalg
 import torch
+from threadpoolctl import threadpool_limits
 
 from physflow.data.circulant import Torus
 from physflow.data.covariances import Covariance
@@ -80,6 +81,8 @@ class KarhunenLoeve(RandomField):
 
 
 @lru_cache(maxsize=8)
+# The sums of several threads of a linear-algebra library differ from those of one in their last bits.
+@threadpool_limits.wrap(limits=1)
 def _eigenpairs(grid: Grid, covariance: Covariance, modes: int) -> tuple[Array, Array]:
     torus, points = Torus(grid, covariance), int(np.prod(grid.shape))
     # A few more than asked for, so that no degenerate pair is cut in two before its basis is fixed.

@@ -33,7 +33,7 @@ from physflow.pde.lanes import LANES, broadcast, jit, load, narrow, store, widen
 __all__ = ["solve"]
 
 KEPT_BYTES = 2**28
-"""A worker's memory is kept for its next call up to this size; 512 x 512 cells take half of it."""
+"""The memory of workers is kept for later calls up to this size; two workers on 512 x 512 cells take it."""
 
 Doubles: TypeAlias = NDArray[np.float64]
 
@@ -91,8 +91,15 @@ def solve(
     K = permeability.detach().double().contiguous().numpy()
     right = f.detach().double().reshape(-1, *shape).contiguous().numpy()
     means = right.mean((1, 2)) if boundary == "neumann" else np.zeros(len(right))
-    norms = np.sqrt(np.square(right - means[:, None, None]).sum((1, 2)))
-    norms[norms == 0] = 1.0
+    centred = np.abs(right - means[:, None, None])
+    # Relative to the largest value, whose square might overflow.
+    peaks = centred.max((1, 2), initial=0)
+    peaks[peaks == 0] = 1.0
+    norms = peaks * np.sqrt(np.square(centred / peaks[:, None, None]).sum((1, 2)))
+    # What rounding leaves of a constant without its mean is no right side.
+    nothing = norms <= 8 * np.finfo(float).eps * np.sqrt(right[0].size if len(right) else 1) * np.abs(means)
+    right, means = np.where(nothing[:, None, None], 0.0, right), np.where(nothing, 0.0, means)
+    norms[nothing | (norms == 0)] = 1.0
     x, residuals, iterations = np.empty_like(K), np.empty(samples), np.empty(samples, dtype=np.int64)
     levels, squares = plan(shape, spacing), np.array([h**-2.0 for h in spacing])
     options = (faces == "harmonic", boundary == "neumann", tolerance, max_iterations, SWEEPS)
@@ -100,7 +107,9 @@ def solve(
     def solve_part(part: slice) -> None:
         # One right side serves all samples.
         g = tuple(values if len(values) == 1 else values[part] for values in (right, means, norms))
-        _solve(K[part], *g, levels, squares, *options, _memory(levels), x[part], residuals[part], iterations[part])
+        memory = _borrow_memory(levels)
+        _solve(K[part], *g, levels, squares, *options, memory, x[part], residuals[part], iterations[part])
+        _return_memory(memory)
 
     groups = -(-samples // LANES)
     threads = max(1, min(torch.get_num_threads(), groups))
@@ -115,21 +124,32 @@ def solve(
     return torch.from_numpy(x), torch.from_numpy(residuals), torch.from_numpy(iterations)
 
 
-_of_this_thread = threading.local()
+Memory: TypeAlias = tuple[NDArray[np.float32], Doubles]
+
+_kept: list[Memory] = []
+_lock = threading.Lock()
 
 
-def _memory(levels: NDArray[np.int64]) -> tuple[NDArray[np.float32], Doubles]:
-    """Memory for the fields of one worker, kept for its next call: the system takes as long to give it as a solve.
+def _borrow_memory(levels: NDArray[np.int64]) -> Memory:
+    """Memory for the fields of one worker, of an earlier call if possible: the system takes as long as a solve over it.
 
     By numpy, which asks for large pages: with small ones, as memory has that compiled code takes, fine grids wait for
     address translation.
     """
-    finest, all_levels = size(levels[:1]), size(levels)
-    kept = getattr(_of_this_thread, "memory", None)
-    if kept is None or (len(kept[0]), len(kept[1])) != (finest + 5 * all_levels, 5 * finest):
-        kept = (np.empty(finest + 5 * all_levels, np.float32), np.empty(5 * finest))
-        _of_this_thread.memory = kept if kept[0].nbytes + kept[1].nbytes <= KEPT_BYTES else None
-    return kept
+    sizes = size(levels[:1]) + 5 * size(levels), 5 * size(levels[:1])
+    with _lock:
+        for k, (singles, doubles) in enumerate(_kept):
+            if (len(singles), len(doubles)) == sizes:
+                return _kept.pop(k)
+    return np.empty(sizes[0], np.float32), np.empty(sizes[1])
+
+
+def _return_memory(memory: Memory) -> None:
+    """Keep it for the next call; what was used longest ago goes."""
+    with _lock:
+        _kept.insert(0, memory)
+        while sum(array.nbytes for arrays in _kept for array in arrays) > KEPT_BYTES:
+            _kept.pop()
 
 
 @jit

@@ -23,7 +23,10 @@ from torch import Tensor
 from physflow.pde.finite_volumes import diagonal, solve_direct
 from physflow.pde.multigrid import Ghosted, Multigrid, couplings_to_neighbours
 
-__all__ = ["precondition", "rounding", "solve"]
+__all__ = ["MOST_ROUNDING", "precondition", "rounding", "solve"]
+
+MOST_ROUNDING = 1e-3
+"""What rounding leaves is accepted up to this relative residual."""
 
 DIRECT_CELLS = 256**2
 """A sample of at most this many cells is given to a sparse direct solver if it does not converge."""
@@ -113,10 +116,16 @@ def _scale(block: Sequence[Tensor], singular: bool) -> _System:
     low, high = (extreme((0, 1)).clamp_min(torch.finfo(d.dtype).tiny).log2() for extreme in (d.amin, d.amax))
     # The middle of the range, to stay within that of float32; a power of two, so that it adds no rounding.
     scale = torch.exp2(-((low + high) / 2).round())
-    if singular:
-        f -= f.mean((0, 1))
+    mean = f.mean((0, 1)) if singular else torch.zeros_like(scale)
+    f -= mean
+    # Relative to the largest value, whose square might overflow.
+    peak = f.abs().amax((0, 1))
+    f /= torch.where(peak > 0, peak, 1.0)
     norm = torch.linalg.vector_norm(f, dim=(0, 1))
+    # What rounding leaves of a constant without its mean is no right side.
+    f *= peak * norm > 8 * torch.finfo(f.dtype).eps * math.prod(f.shape[:2]) ** 0.5 * mean.abs()
     f /= torch.where(norm > 0, norm, 1.0)
+    norm = peak * norm
     return _System(tx.mul_(scale), ty.mul_(scale), d.mul_(scale), f, norm * scale)
 
 
@@ -130,6 +139,9 @@ def _unscale(x: Tensor, factor: Tensor, singular: bool) -> Tensor:
 def rounding(d: Tensor, x: Tensor) -> Tensor:
     """The norm of the residual that rounding alone may leave: a few eps |A| |x|, whatever the solver.
 
+    Where that is no longer small against the right side, of norm one, no solver in double precision gives a solution
+    that could be trusted: see `MOST_ROUNDING`.
+
     Arguments:
         d: The diagonals of A, shape (batch, *axes).
         x: The solutions, same shape.
@@ -139,7 +151,11 @@ def rounding(d: Tensor, x: Tensor) -> Tensor:
 
 def _rescue(sample: _System, x: Tensor, residual: float, singular: bool, tolerance: float, name: str) -> Tensor:
     """The solution of one sample that missed the tolerance: x if rounding is why, else by a direct solver."""
-    if residual <= tolerance + float(rounding(sample.d.movedim(-1, 0), x.movedim(-1, 0))):
+
+    def allowed(x: Tensor) -> float:
+        return tolerance + min(MOST_ROUNDING, float(rounding(sample.d.movedim(-1, 0), x.movedim(-1, 0))))
+
+    if residual <= allowed(x):
         return x
     if x.numel() <= DIRECT_CELLS:
         # The same words for each sample, so that Python shows them once.
@@ -150,9 +166,11 @@ def _rescue(sample: _System, x: Tensor, residual: float, singular: bool, toleran
             stacklevel=3,
         )
         t = (sample.tx[..., 0], sample.ty[..., 0])
-        direct, residual = solve_direct(t, sample.f[..., 0], singular)
-        x = direct[..., None]
-        if residual <= tolerance + float(rounding(sample.d.movedim(-1, 0), x.movedim(-1, 0))):
+        direct, of_direct = solve_direct(t, sample.f[..., 0], singular)
+        # Negated, so that a residual that is not a number loses.
+        if not residual <= of_direct:
+            x, residual = direct[..., None], of_direct
+        if residual <= allowed(x):
             return x
     low, high = sample.d.min(), sample.d.max()
     cause = f"spans {(high / low).log10():.0f} orders of magnitude" if high < torch.inf else "is not finite"

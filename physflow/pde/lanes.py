@@ -12,6 +12,7 @@ store. That makes the solver two to three times as fast.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import operator
 from collections.abc import Callable
 from pathlib import Path
@@ -53,25 +54,26 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     # Contraction to fused multiply-adds is the same for every lane; reordering of sums is not allowed.
     options: Any = {"nogil": True, "fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        compiled = njit(cache=True, **options)(function)
     except RuntimeError:  # No folder that can be written to, neither beside the source nor in the user's home.
         return njit(**options)(function)
+    _forget_outdated(Path(compiled.stats.cache_path), function)
+    return compiled
 
 
-def _forget_outdated(folder: Path) -> None:
-    """Remove what was compiled before one of the sources changed.
+def _forget_outdated(folder: Path, function: Callable[..., Any]) -> None:
+    """Remove from `folder` what was compiled of a function before one of the sources changed.
 
-    numba itself compares with the source of the function that Python calls, not with those of what that one calls.
+    numba itself compares with the source of the function alone, not with those of what it calls.
     """
-    newest = max(source.stat().st_mtime for source in (*folder.glob("compiled_*.py"), Path(__file__)))
-    for index in (folder / "__pycache__").glob("compiled_*.nbi"):
-        # Another process may do the same, or not be allowed to.
+    here = Path(__file__)
+    sources = (here, *here.parent.glob("compiled_*.py"), Path(inspect.getfile(function)))
+    newest = max(source.stat().st_mtime for source in sources)
+    for index in folder.glob(f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}-*.nbi"):
+        # Another process may do the same, or this one not be allowed to.
         with contextlib.suppress(OSError):
             if index.stat().st_mtime < newest:
                 index.unlink()
-
-
-_forget_outdated(Path(__file__).parent)
 
 
 def _define(operation: Callable[..., Any], instruction: str) -> None:

@@ -53,11 +53,16 @@ def solve(
         The solution, float64, shape (batch, nx, ny).
 
     Raises:
-        ValueError: If the tolerance is not in (0, 1).
+        ValueError: If the tolerance is not in (0, 1), or the right sides do not fit the permeability.
         RuntimeError: If a sample reaches the tolerance neither way.
     """
     if not 0 < tolerance < 1:
         raise ValueError(f"the tolerance is a relative residual, expected in (0, 1), got {tolerance}")
+    if f.shape not in (permeability.shape, permeability.shape[1:]):
+        raise ValueError(
+            f"expected right sides of shape {tuple(permeability.shape[1:])} or {tuple(permeability.shape)}, as the "
+            f"permeability has, got {tuple(f.shape)}"
+        )
     backend = backend or ("compiled" if permeability.device.type == "cpu" else "torch")
     limits: Any = {"tolerance": tolerance, "max_iterations": max_iterations}
 
@@ -76,7 +81,7 @@ def solve(
         K, g = permeability[missed].double(), f.expand_as(permeability)[missed]
         t = finite_volumes.transmissibilities(K, spacing, faces, boundary)
         rounding = conjugate_gradients.rounding(finite_volumes.diagonal(t), p[missed]) / g.flatten(1).norm(dim=1)
-        kept = residuals[missed] <= tolerance + rounding
+        kept = residuals[missed] <= tolerance + rounding.clamp_max(conjugate_gradients.MOST_ROUNDING)
         missed, K, g = missed[~kept], K[~kept], g[~kept]
         if len(missed):
             p[missed] = by_torch(K, g, missed.tolist())
