@@ -195,7 +195,7 @@ def train_model(
     the validation; the training sees new samples of its generator, those after the last one in the file.
 
     Arguments:
-        data: A netCDF-4 file of fields over (sample, *axes).
+        data: A netCDF-4 file of fields over (sample, *axes), or a folder of shards.
         out: The folder of the model.
         model: The settings of the network.
         training: The settings of the training.

@@ -121,7 +121,7 @@ def _merge_shards(options: Options) -> int:
 
 
 def _train_options(parser: Parser) -> None:
-    parser.add_argument("data", type=str, help="a file of fields on a uniform grid, with or without an equation")
+    parser.add_argument("data", type=str, help="a file of fields, or a folder of shards, on a uniform grid, with or without an equation")
     parser.add_argument("--out", type=str, required=True, help="the folder of the model")
     parser.add_argument("--fields", type=list[str] | str | None, help="the fields to learn, as in a,b; null: all")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
@@ -176,7 +176,7 @@ def _sample(options: Options) -> int:
 
 
 def _score_options(parser: Parser) -> None:
-    parser.add_argument("data", type=str, help="a file of fields that names its equation")
+    parser.add_argument("data", type=str, help="a file of fields, or a folder of shards, that names its equation")
     parser.add_argument("--anchors", action="store_true", help="score reference fields beside the file's own")
     parser.add_argument("--out", type=str | None, help="write all scores (.nc) or the table (.json)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
@@ -227,11 +227,11 @@ def _report(options: Options) -> int:
 
 
 def _validate_options(parser: Parser) -> None:
-    parser.add_argument("data", type=str, help="a file of fields")
+    parser.add_argument("data", type=str, help="a file of fields, or a folder of shards")
 
 
 def _validate(options: Options) -> int:
-    """Check a file of fields: its format, grid and values, and that they solve the equation it names."""
+    """Check a file of fields or a folder of shards: its format, grid and values, and that they solve the equation it names."""
     from physflow import data
 
     findings = data.validate(options["data"])
