@@ -121,7 +121,7 @@ def _merge_shards(options: Options) -> int:
 
 
 def _train_options(parser: Parser) -> None:
-    parser.add_argument("data", type=str, help="a file of fields, or a folder of shards, on a uniform grid, with or without an equation")
+    parser.add_argument("data", type=str, help="a file of fields, or a folder of shards; an equation is not needed")
     parser.add_argument("--out", type=str, required=True, help="the folder of the model")
     parser.add_argument("--fields", type=list[str] | str | None, help="the fields to learn, as in a,b; null: all")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
@@ -231,7 +231,7 @@ def _validate_options(parser: Parser) -> None:
 
 
 def _validate(options: Options) -> int:
-    """Check a file of fields or a folder of shards: its format, grid and values, and that they solve the equation it names."""
+    """Check a file of fields, or a folder of shards: format, grid, values, and that they solve the equation named."""
     from physflow import data
 
     findings = data.validate(options["data"])
