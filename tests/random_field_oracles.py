@@ -12,10 +12,12 @@ def responses(monkeypatch, module, field, samples):
     """The fields of the first samples as linear maps of the noise of sample 0, shape (samples, points, numbers)."""
     drawn = []
 
-    def unit_normals(seed, indices, size):
+    def unit_normals(seed, indices, size, out=None):
         # The seed says where the 1 is; the noise of all samples is the same.
         drawn.append(size)
-        return np.broadcast_to((np.arange(size) == seed).astype(np.float32), (len(indices), size)).copy()
+        out = np.empty((len(indices), size), np.float32) if out is None else out
+        out[...] = np.arange(size) == seed
+        return out
 
     monkeypatch.setattr(module, "normals", unit_normals)
     assert not field.draw(-1, 0, samples).any(), "linear: no noise, no field"

@@ -394,6 +394,38 @@ class TestRefusals:
         assert files == contents(tmp_path / "fresh")
 
 
+@pytest.mark.parametrize("index", [None, "{"])
+def test_shards_without_a_readable_index_are_replaced_if_asked(tmp_path, index):
+    folder = tmp_path / "set"
+    produce(recipe(19), folder, shard=8).close()
+    expected = contents(folder)
+    (folder / INDEX).unlink()
+    if index is not None:
+        (folder / INDEX).write_text(index)
+    with pytest.raises((FileExistsError, ValueError), match="overwrite=True, --overwrite"):
+        produce(recipe(19), folder, shard=8)
+    produce(recipe(19), folder, shard=8, overwrite=True).close()
+    assert contents(folder) == expected
+    (folder / INDEX).unlink()
+    (folder / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match="holds other files and no set of shards"):
+        produce(recipe(19), folder, shard=8, overwrite=True)
+
+
+def test_an_index_without_shards_claims_nothing(tmp_path):
+    folder = tmp_path / "set"
+    produce(recipe(19), folder, shard=8).close()
+    for shard in folder.glob("shard-*"):
+        shard.unlink()
+    produce(recipe(5, seed=1), folder, shard=4).close()
+    assert ShardIndex.read(folder).samples == 5
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(ValueError, match="expected the name of a file or a folder for out, got an empty one"):
+        produce(recipe(3), "")
+
+
 class TestLeftovers:
     @pytest.fixture
     def dead(self):

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from physflow.data import files, validate
@@ -104,3 +105,21 @@ def test_truncated_and_missing_files(good, tmp_path):
     assert [f.level for f in validate(path)] == ["error"]
     with pytest.raises(FileNotFoundError):
         validate(tmp_path / "none.nc")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"permeability": -1.0}, r"field 'permeability' must be positive, but is -1 in sample 301 at point \(0, 0\)"),
+        ({"pressure": 7.0}, r"1 of 400 samples do not solve their equation, while .*; the worst is sample 301 with"),
+        ({"pressure": np.nan}, r"field 'pressure' is NaN or infinite, first in sample 301 at point \(0, 0\)"),
+    ],
+)
+def test_one_bad_sample_among_many_is_found(tmp_path, change, message):
+    ds = generate(400, resolution=8, modes=4)
+    for name, value in change.items():
+        ds[name][301] = value if np.isnan(value) or value < 0 else ds[name][301] + value * (ds.x < 0.5)
+    files.write(ds, tmp_path / "data.nc")
+    findings = [finding.message for finding in validate(tmp_path / "data.nc") if finding.level == "error"]
+    assert len(findings) == 1
+    assert re.match(message, findings[0])

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         raise SystemExit(2)
     options = parser.parse_args(words).as_dict()
     command = COMMANDS[options["command"]]
+    # One line, as an error is, without the line of source that Python shows.
+    warnings.showwarning = lambda message, *_: print(f"physflow: warning: {message}", file=sys.stderr)
     try:
         code = command.execute(options[options["command"]])
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:

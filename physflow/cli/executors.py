@@ -72,7 +72,10 @@ def cluster(address: str) -> Iterator[Executor]:
     try:
         host_port = distributed.comm.get_address_host_port(distributed.comm.normalize_address(address))
         # A client that finds nobody would try again for long when it is closed.
-        socket.create_connection(host_port, timeout=TIMEOUT).close()
+        with socket.create_connection(host_port, timeout=TIMEOUT) as connection:
+            # A scheduler speaks first, and in numbers. Whoever does not would keep a client waiting for ever.
+            if not address.startswith("tls://") and b"\0" not in connection.recv(8):
+                raise OSError("something else answers there")
         client = distributed.Client(address, timeout=TIMEOUT, set_as_default=False)
     except OSError as error:
         raise ConnectionError(

@@ -14,7 +14,6 @@ import numpy as np
 import scipy.fft
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from physflow.data.covariances import Covariance
 from physflow.data.random_fields import Array, RandomField
@@ -107,22 +106,25 @@ class CirculantEmbedding(RandomField):
         # In float32, which holds a field to 1e-6 and takes half the time: the law is not known better than that.
         self._amplitude = torch.from_numpy(amplitude).float()
 
-    def _transform(self, noise: Tensor) -> Tensor:
-        """Turn complex white noise on the torus, shape (count, *torus), into pairs of fields, as complex numbers."""
-        field = noise * self._amplitude
-        # Axis by axis, the last first: what lies outside the grid is dropped before the next one is transformed.
-        for axis in range(field.ndim - 1, 0, -1):
-            field = torch.fft.fft(field, dim=axis).narrow(axis, 0, self.grid.shape[axis - 1])
-        return field
-
     def _draw_block(self, seed: int, first: int) -> NDArray[np.float32]:
         fields = np.empty((self.block, *self.grid.shape), dtype=np.float32)
-        # A few pairs at a time stay near the cache.
-        step = 2 * max(1, _PIECE_POINTS // math.prod(self._torus.shape))
-        for start in range(0, self.block, step):
+        points = math.prod(self._torus.shape)
+        # A few pairs at a time stay near the cache, in memory that is asked for once.
+        pairs = self.block // 2
+        count = max(k for k in range(1, pairs + 1) if pairs % k == 0 and (k == 1 or k * points <= _PIECE_POINTS))
+        noise, buffers = np.empty((count, 2 * points), dtype=np.float32), [torch.empty(0)] * self.grid.ndim
+        for start in range(0, self.block, 2 * count):
             # The pair's numbers are those of its first member: an odd sample is the imaginary part.
-            pairs = np.arange(first + start, first + min(start + step, self.block), 2)
-            noise = normals(seed, pairs, 2 * math.prod(self._torus.shape)).view(np.complex64)
-            field = self._transform(torch.from_numpy(noise.reshape(-1, *self._torus.shape))).numpy()
-            fields[start : start + step : 2], fields[start + 1 : start + step : 2] = field.real, field.imag
+            members = np.arange(first + start, first + start + 2 * count, 2)
+            normals(seed, members, 2 * points, out=noise)
+            field = torch.from_numpy(noise.view(np.complex64).reshape(count, *self._torus.shape))
+            field *= self._amplitude
+            # Axis by axis, the last first: what lies outside the grid is dropped before the next one is transformed.
+            for axis in range(self.grid.ndim, 0, -1):
+                buffer = buffers[axis - 1] if start else field.new_empty(field.shape)
+                buffers[axis - 1] = torch.fft.fft(field, dim=axis, out=buffer)
+                field = buffers[axis - 1].narrow(axis, 0, self.grid.shape[axis - 1])
+            values = field.numpy()
+            fields[start : start + 2 * count : 2] = values.real
+            fields[start + 1 : start + 2 * count : 2] = values.imag
         return fields

@@ -29,6 +29,7 @@ STALE = 3600.0
 
 _OTHERWISE = "choose another folder, or replace the set (overwrite=True, --overwrite)"
 _HOST = re.sub(r"[^\w.-]", "_", platform.node()) or "localhost"
+_SHARD = re.compile(r"shard-\d+\.nc")
 _PART = re.compile(r"\.(?:index\.json|shard-\d+\.nc)\.(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{8}\.\w+\.part")
 
 
@@ -58,15 +59,7 @@ def claim(recipe: Recipe, folder: Path, shard: int | None, overwrite: bool, call
         raise FileExistsError(f"{folder} is a file; a name that does not end in '.nc' is a folder of shards")
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
-    old = ShardIndex.read(folder) if (folder / INDEX).exists() else None
-    if old is None and not all(_PART.fullmatch(path.name) for path in folder.iterdir()):
-        raise FileExistsError(f"{folder} holds other files and no set of shards; choose another folder")
-    if old is not None and overwrite:
-        # The index last: without it the rest could not be told from files of another kind.
-        for k in range(len(old)):
-            (folder / old.name(k)).unlink(missing_ok=True)
-        (folder / INDEX).unlink()
-        old = None
+    old = _set_in(folder, overwrite)
     if shard is None and old is not None:
         shard = old.shard
     index = ShardIndex(recipe.settings, recipe.samples_per_shard(shard), __version__)
@@ -79,6 +72,32 @@ def claim(recipe: Recipe, folder: Path, shard: int | None, overwrite: bool, call
         with atomic(folder / INDEX, writer=f"{caller}.index") as part:
             part.write_text(index.to_json())
     return index
+
+
+def _set_in(folder: Path, overwrite: bool) -> ShardIndex | None:
+    """The set in the folder, None if there is none, or none any more."""
+    names = {path.name for path in folder.iterdir() if not _PART.fullmatch(path.name)}
+    # An index alone, of a run that failed before its first shard, claims nothing.
+    if names <= {INDEX}:
+        return None
+    ours = {name for name in names if _SHARD.fullmatch(name) or name == INDEX}
+    if not overwrite:
+        if INDEX not in names:
+            what = "shards without their index" if names == ours else "other files and no set of shards"
+            cure = ", or replace the shards (overwrite=True, --overwrite)" if names == ours else ""
+            raise FileExistsError(f"{folder} holds {what}; choose another folder{cure}")
+        return ShardIndex.read(folder)
+    try:
+        index = ShardIndex.read(folder)
+        ours = {index.name(k) for k in range(len(index))} | {INDEX}
+    except ValueError as error:
+        # Without an index the names alone tell, if there are no others.
+        if names != ours:
+            raise FileExistsError(f"{folder} holds other files and no set of shards; choose another folder") from error
+    # The index last: without it the rest could not be told from files of another kind.
+    for name in sorted(ours, key=lambda name: name == INDEX):
+        (folder / name).unlink(missing_ok=True)
+    return None
 
 
 def missing_shards(recipe: Recipe, folder: Path, index: ShardIndex) -> Iterator[int]:

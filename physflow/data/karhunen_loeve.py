@@ -80,6 +80,10 @@ class KarhunenLoeve(RandomField):
         return fields.reshape(self.block, *self.grid.shape)
 
 
+_DENSE_POINTS = 2**13
+"""Up to this many points the matrix takes half a gigabyte at most."""
+
+
 @lru_cache(maxsize=8)
 # The sums of several threads of a linear-algebra library differ from those of one in their last bits.
 @threadpool_limits.wrap(limits=1)
@@ -87,7 +91,8 @@ def _eigenpairs(grid: Grid, covariance: Covariance, modes: int) -> tuple[Array, 
     torus, points = Torus(grid, covariance), int(np.prod(grid.shape))
     # A few more than asked for, so that no degenerate pair is cut in two before its basis is fixed.
     wanted = modes + 8
-    if wanted >= points // 2:
+    # From a quarter of all modes on, all of them are found sooner.
+    if wanted >= points // (4 if points <= _DENSE_POINTS else 2):
         identity = np.eye(points)
         matrix = np.stack([torus.multiply(column) for column in identity])
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)

@@ -87,6 +87,8 @@ def produce(
             samples.
         RuntimeError: If a worker process ends, or writes where this process cannot see it.
     """
+    if out is not None and not os.fspath(out):
+        raise ValueError("expected the name of a file or a folder for out, got an empty one")
     folder = None if out is None or os.fspath(out).endswith(".nc") else Path(os.path.abspath(out))
     if folder is not None and folder.suffix in _OTHER_FORMATS:
         raise ValueError(

@@ -102,6 +102,10 @@ class ShardIndex:
             ValueError: If there is none, it is damaged or it is of another format.
         """
         path = Path(folder) / INDEX
+        if not Path(folder).is_dir():
+            raise ValueError(f"{folder} is no folder of shards" if Path(folder).exists() else f"no folder {folder}")
+        if Path(folder).suffix == ".zarr":
+            raise ValueError(f"{folder} is a Zarr store, which other programs read: open it with xarray.open_zarr")
         if not path.is_file():
             raise ValueError(
                 f"{folder} is a folder without {INDEX}, not a set of shards; give a file, or the folder that "
@@ -117,7 +121,7 @@ class ShardIndex:
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(
                 f"{path} is not the index of a set of shards that this version can read; it may be damaged or edited: "
-                f"make the set again ({error})"
+                f"make the set again with overwrite=True, --overwrite ({error})"
             ) from error
         return index
 

@@ -67,8 +67,8 @@ class Shards:
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self.folder)}
         missing = [name for k in range(len(self.index)) if (name := self.index.name(k)) not in sizes]
         if missing:
-            more = f" and {len(missing) - 1} more" if missing[1:] else ""
-            raise ValueError(f"{self.folder / missing[0]}{more} is missing; {_REPAIR}")
+            more = f" and {len(missing) - 1} more are" if missing[1:] else " is"
+            raise ValueError(f"{self.folder / missing[0]}{more} missing; {_REPAIR}")
         self.template = self._read_template(self.folder / self.index.name(0))
         self.layout = layout_of(self.template)
         row = bytes_per_sample(self.layout)

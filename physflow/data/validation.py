@@ -27,6 +27,9 @@ _LOOKED_AT = 64
 _FAR_FROM_THE_FLOOR = 100.0
 """How far above the floor the mean squared residual of a solution may lie, for another solver or tolerance."""
 
+_WRONG = 1e-2
+"""The mean squared residual, relative to that of the source, at which a single sample counts as wrong."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -116,16 +119,39 @@ def _check_equation(ds: xr.Dataset) -> Iterator[Finding]:
     if ds.sizes[SAMPLE] == 0:
         return
     equation = from_dataset(ds)
+    residuals = []
+    for start in range(0, ds.sizes[SAMPLE], 256):
+        piece = to_tensor(ds.isel({SAMPLE: slice(start, start + 256)}), equation.fields).unbind(1)
+        for name, values in zip(equation.fields, piece, strict=True):
+            if name in equation.positive and not (values > 0).all():
+                at = tuple(int(i) for i in (values <= 0).nonzero()[0])
+                value = f"{values[at]:.3g} in sample {start + at[0]} at point {at[1:]}"
+                yield Finding("error", f"field {name!r} must be positive, but is {value}")
+                return
+        residuals.append(equation.residual(*piece).square().flatten(1).mean(1))
+    all_residuals = torch.cat(residuals)
+    residual, worst = float(all_residuals.median()), int(all_residuals.argmax())
+    # What storage leaves is found by solving again, for some samples.
     some = ds.isel({SAMPLE: np.unique(np.linspace(0, ds.sizes[SAMPLE] - 1, _LOOKED_AT).astype(int))})
     fields = to_tensor(some, equation.fields).unbind(1)
     stored = some[equation.solutions[0]].dtype
-    residual = _median_residual(equation, fields)
     solved = equation.complete(*fields)
     rounded = [torch.from_numpy(field.numpy().astype(stored)).double() for field in solved]
     # The schemes that do not balance to rounding (DarcyNodes) have a floor of their own, which `rounded` includes.
     floor = max(_median_residual(equation, rounded), 1e-20)
     if residual <= _FAR_FROM_THE_FLOOR * floor:
-        yield Finding("info", f"median residual_mse {residual:.3g}, at the floor of {stored} storage ({floor:.3g})")
+        found = f"median residual_mse {residual:.3g}, at the floor of {stored} storage ({floor:.3g})"
+        # The trivial answer's residual is the size of the source.
+        trivial = [v if name in equation.inputs else 0 * v for name, v in zip(equation.fields, fields, strict=True)]
+        wrong = int((all_residuals > _WRONG * _median_residual(equation, trivial)).sum())
+        if wrong and "trained_on" not in ds.attrs:
+            yield Finding(
+                "error",
+                f"{wrong} of {len(all_residuals)} samples do not solve their equation, while the others do ({found}); "
+                f"the worst is sample {worst} with {float(all_residuals[worst]):.3g}: damaged or changed since",
+            )
+            return
+        yield Finding("info", f"{found}; largest {float(all_residuals[worst]):.3g}, in sample {worst}")
         return
     if "trained_on" in ds.attrs:
         yield Finding(

@@ -28,13 +28,14 @@ _CHUNK = 256
 """Counters worked on together: their words stay in the first cache."""
 
 
-def normals(seed: int, indices: ArrayLike, size: int) -> NDArray[np.float32]:
+def normals(seed: int, indices: ArrayLike, size: int, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Independent N(0, 1) numbers.
 
     Arguments:
         seed: The seed, in [0, 2^64).
         indices: The indices of the samples, shape (count,).
         size: How many numbers of each sample.
+        out: Where they go, contiguous and of shape (count, size); a new array by default.
 
     Returns:
         The numbers, shape (count, size).
@@ -43,7 +44,8 @@ def normals(seed: int, indices: ArrayLike, size: int) -> NDArray[np.float32]:
         ValueError: If the seed or an index is out of range.
     """
     samples = _indices(seed, indices)
-    out = np.empty((len(samples), size), dtype=np.float32)
+    if out is None:
+        out = np.empty((len(samples), size), dtype=np.float32)
     _fill_normals(np.uint64(seed), samples, out)
     return out
 
