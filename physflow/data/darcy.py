@@ -35,8 +35,6 @@ TOLERANCES = {"float32": 1e-7, "float64": 1e-8}
 
 FIELDS = ("permeability", "pressure")
 
-_OTHER_FORMATS = (".h5", ".hdf5", ".npy", ".npz", ".pt", ".zarr")
-
 
 def generate(
     samples: int,

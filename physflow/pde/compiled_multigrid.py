@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physflow.pde.lanes import LANES, broadcast, jit, load, narrow, store, widen
-from physflow.pde.multigrid import COARSEST_CELLS
+from physflow.pde.multigrid import COARSEST_CELLS, coarsening
 
 __all__ = ["SWEEPS", "Cycle", "arrange", "plan", "prepare", "size", "v_cycle"]
 
@@ -55,8 +55,7 @@ def plan(shape: Sequence[int], spacing: Sequence[float]) -> NDArray[np.int64]:
     (n, m), (hx, hy) = shape, spacing
     levels = []
     while n * m > COARSEST_CELLS:
-        cx = 2 if n > 1 and (m == 1 or hx < 1.99 * hy) else 1
-        cy = 2 if m > 1 and (n == 1 or hy < 1.99 * hx) else 1
+        cx, cy = coarsening((n, m), (hx, hy))
         levels.append((n, m, cx, cy))
         n, m, hx, hy = -(-n // cx), -(-m // cy), hx * cx, hy * cy
     return np.array([*levels, (n, m, 1, 1)], dtype=np.int64)

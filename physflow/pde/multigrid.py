@@ -32,7 +32,7 @@ from torch.nn.functional import pad
 
 from physflow.pde.finite_volumes import diagonal
 
-__all__ = ["Ghosted", "Multigrid", "couplings_to_neighbours"]
+__all__ = ["Ghosted", "Multigrid", "coarsening", "couplings_to_neighbours"]
 
 COARSEST_CELLS = 16
 """A grid of at most this many cells is solved by a dense inverse."""
@@ -45,6 +45,15 @@ def _chebyshev_weights(steps: int, low: float, high: float) -> list[float]:
 
 
 WEIGHTS = _chebyshev_weights(3, 0.35, 2.0)
+
+
+def coarsening(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
+    """By which factors, 1 or 2, a grid of two axes is coarsened; one of cells twice as long as wide along one only."""
+    (nx, ny), (hx, hy) = shape, spacing
+    # The margin keeps the rounding of the spacings from deciding about a ratio of exactly two.
+    cx = 2 if nx > 1 and (ny == 1 or hx < 1.99 * hy) else 1
+    cy = 2 if ny > 1 and (nx == 1 or hy < 1.99 * hx) else 1
+    return cx, cy
 
 
 class Multigrid:
@@ -62,9 +71,7 @@ class Multigrid:
         tx, ty = tx.float(), ty.float()
         hx, hy = spacing
         while (nx := ty.shape[0]) * (ny := tx.shape[1]) > COARSEST_CELLS:
-            # The margin keeps the rounding of the spacings from deciding about a ratio of exactly two.
-            cx = 2 if nx > 1 and (ny == 1 or hx < 1.99 * hy) else 1
-            cy = 2 if ny > 1 and (nx == 1 or hy < 1.99 * hx) else 1
+            cx, cy = coarsening((nx, ny), (hx, hy))
             grids.append((tx, ty, cx, cy))
             tx, ty = _coarsen(tx, ty, cx, cy)
             hx, hy = hx * cx, hy * cy
