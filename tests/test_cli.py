@@ -1,8 +1,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -737,3 +739,24 @@ def test_run_needs_an_experiment_and_a_folder(physflow_command, tiny_experiment)
     assert code == 2
     assert "darcy-small" in err
     assert physflow_command("run")[2].startswith("physflow: error: missing EXPERIMENT; usage: physflow run EXPERIMENT")
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2\r\n"])
+def test_who_is_no_dask_scheduler_does_not_keep_one_waiting(physflow_command, tmp_path, monkeypatch, greeting):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("physflow.cli.executors.TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        accepted = []
+
+        def answer():
+            connection, _ = server.accept()
+            accepted.append(connection)
+            connection.sendall(greeting)
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        code, _, err = physflow_command("generate", "--out", tmp_path / "set", "--samples", 3, "--dask", address)
+        accepted[0].close()
+    assert code == 2
+    assert err.startswith(f"physflow: error: no dask scheduler answers at {address}")
+    assert list(tmp_path.iterdir()) == []
