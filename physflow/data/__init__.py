@@ -1,6 +1,6 @@
-"""Data: random fields, generators of PDE solutions, and the files that hold them."""
+"""Data: random fields, generators of PDE solutions, the files that hold them, and toys with exact answers."""
 
-from physflow.data import darcy, files, random_fields, validation
+from physflow.data import darcy, files, random_fields, toys, validation
 from physflow.data.files import FieldReader, FieldWriter, Metadata, open, write
 from physflow.data.merging import merge
 from physflow.data.validation import Finding, validate
@@ -15,6 +15,7 @@ __all__ = [
     "merge",
     "open",
     "random_fields",
+    "toys",
     "validate",
     "validation",
     "write",
