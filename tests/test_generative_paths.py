@@ -6,26 +6,11 @@ import pytest
 import torch
 from oracles import mixture
 
-from physflow.generative.paths import LinearPath, Path
+from physflow.generative.paths import LinearPath
+from physflow.generative.schedules import CondOT, Cosine
 
 QUANTITIES = ("velocity", "data", "noise", "score")
 PAIRS = list(itertools.permutations(QUANTITIES, 2))
-
-
-class CosinePath(Path):
-    """alpha = sin(pi t / 2), sigma = cos(pi t / 2): a variance-preserving path."""
-
-    def alpha(self, t):
-        return torch.sin(torch.pi * t / 2)
-
-    def sigma(self, t):
-        return torch.cos(torch.pi * t / 2)
-
-    def d_alpha(self, t):
-        return torch.pi / 2 * torch.cos(torch.pi * t / 2)
-
-    def d_sigma(self, t):
-        return -torch.pi / 2 * torch.sin(torch.pi * t / 2)
 
 
 class SquarePath(LinearPath):
@@ -38,8 +23,8 @@ class SquarePath(LinearPath):
         return 2 * t
 
 
-PATHS = [LinearPath(), LinearPath(sigma=0.3), CosinePath(), SquarePath()]
-ids = ["linear", "tube", "cosine", "square"]
+PATHS = [LinearPath(), LinearPath(sigma=0.3), CondOT(0.05), Cosine(), SquarePath()]
+ids = ["linear", "tube", "condot", "cosine", "square"]
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -106,7 +91,7 @@ def test_the_target_converts_to_the_ends_of_the_trajectory(path):
     x0, x1 = draw(6, 2, seed=1), draw(6, 2, seed=2)
     t = torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
     x_t, u_t = path.interpolate(x0, x1, t, torch.Generator().manual_seed(3))
-    shift = x_t - LinearPath().interpolate(x0, x1, t)[0] if getattr(path, "width", 0) else 0
+    shift = x_t - LinearPath().interpolate(x0, x1, t)[0] if path is PATHS[1] else 0
     torch.testing.assert_close(path.convert(u_t, x_t, t, given="velocity", wanted="data"), x1 + shift)
     torch.testing.assert_close(path.convert(u_t, x_t, t, given="velocity", wanted="noise"), x0 + shift)
 
@@ -114,8 +99,9 @@ def test_the_target_converts_to_the_ends_of_the_trajectory(path):
 @pytest.mark.parametrize("path", PATHS, ids=ids)
 def test_schedules_run_from_noise_to_data(path):
     t = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(path.alpha(t), torch.tensor([0.0, 1.0], dtype=torch.float64))
-    torch.testing.assert_close(path.sigma(t), torch.tensor([1.0, 0.0], dtype=torch.float64))
+    assert path.alpha(t).tolist() == [0.0, 1.0]
+    end = path.width if isinstance(path, CondOT) else 0.0
+    assert path.sigma(t).tolist() == [1.0, end]
 
 
 def test_linear_path_formulas():

@@ -50,7 +50,7 @@ class At(Objective):
     def __init__(self, step, action):
         self.step, self.action, self.calls = step, action, 0
 
-    def loss(self, network, x1, generator):
+    def loss(self, network, x1, generator, average=None):
         loss = FlowMatching().loss(network, x1, generator)
         if torch.is_grad_enabled():
             self.calls += 1
@@ -65,7 +65,7 @@ class Seen(Objective):
     def __init__(self):
         self.batches, self.weights = [], []
 
-    def loss(self, network, x1, generator):
+    def loss(self, network, x1, generator, average=None):
         self.batches.append(x1.clone())
         self.weights.append(weights(network))
         return FlowMatching().loss(network, x1, generator)
@@ -180,7 +180,7 @@ def test_metrics_are_means_since_the_line_before(tmp_path):
     losses = []
 
     class Recorded(FlowMatching):
-        def loss(self, network, x1, generator):
+        def loss(self, network, x1, generator, average=None):
             loss = super().loss(network, x1, generator)
             if torch.is_grad_enabled():
                 losses.append(loss.item())
@@ -245,7 +245,7 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, build, objec
     expected = train(whole, objective, data, SHORT, validation=validation, folder=tmp_path / "a")
 
     class Broken(At):
-        def loss(self, network, x1, generator):
+        def loss(self, network, x1, generator, average=None):
             self.calls += torch.is_grad_enabled()
             loss = objective.loss(network, x1, generator)
             return self.action(loss) if self.calls == self.step and torch.is_grad_enabled() else loss

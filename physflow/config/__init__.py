@@ -6,14 +6,18 @@ Each is checked where it is made. The command line takes its options, and the he
 from physflow.config.checks import nearest
 from physflow.config.conversion import builtin_experiments, fingerprint, from_dict, to_dict
 from physflow.config.data import PRESETS, DataConfig
-from physflow.config.experiment import ExperimentConfig, SamplingConfig
+from physflow.config.experiment import BaselineConfig, ExperimentConfig, SamplingConfig
+from physflow.config.latent import EncoderConfig, LatentConfig
 from physflow.config.model import MLPConfig, ModelConfig, UNetConfig
 from physflow.config.training import TrainingConfig
 
 __all__ = [
     "PRESETS",
+    "BaselineConfig",
     "DataConfig",
+    "EncoderConfig",
     "ExperimentConfig",
+    "LatentConfig",
     "MLPConfig",
     "ModelConfig",
     "SamplingConfig",

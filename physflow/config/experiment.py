@@ -9,7 +9,7 @@ from physflow.config.data import DataConfig
 from physflow.config.model import ModelConfig
 from physflow.config.training import TrainingConfig
 
-__all__ = ["ExperimentConfig", "SamplingConfig"]
+__all__ = ["BaselineConfig", "ExperimentConfig", "SamplingConfig"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,25 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class BaselineConfig:
+    """A model that the report shows beside the experiment's own, trained on the same data.
+
+    In a YAML file it states only what differs from the experiment.
+
+    Attributes:
+        name: Its name in the report.
+        model: What the model sees, and its network.
+        training: How it is trained.
+        sampling: How samples are drawn from it.
+    """
+
+    name: str = "baseline"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(frozen=True)
 class ExperimentConfig:
     """A whole experiment: data, model, training, samples. `physflow run` carries it out.
 
@@ -43,6 +62,7 @@ class ExperimentConfig:
         model: What the model sees, and its network.
         training: How it is trained.
         sampling: How samples are drawn from it.
+        baselines: Models to compare it with.
     """
 
     name: str = "experiment"
@@ -50,3 +70,9 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    baselines: tuple[BaselineConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [baseline.name for baseline in self.baselines]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected baselines of different names, got {', '.join(names)}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from physflow.config.checks import at_least, fraction, literals
+from physflow.config.latent import LatentConfig
 
 __all__ = ["MLPConfig", "ModelConfig", "UNetConfig"]
 
@@ -18,13 +19,16 @@ class MLPConfig:
         width: Width of the residual stream.
         blocks: Number of residual blocks.
         expansion: Width inside a block, in multiples of `width`.
+        fusion: How a latent enters: joined to the state, or added to the embedding of the time.
     """
 
     width: int = 512
     blocks: int = 4
     expansion: int = 2
+    fusion: Literal["concatenate", "adaptive"] = "concatenate"
 
     def __post_init__(self) -> None:
+        literals(self)
         at_least(1, width=self.width, blocks=self.blocks, expansion=self.expansion)
 
 
@@ -41,6 +45,7 @@ class UNetConfig:
         dropout: Probability of dropping an activation.
         modulation: How the time enters a block: added, or as scale and shift.
         padding: How a convolution sees beyond the walls.
+        fusion: How a latent enters: added to the embedding of the time, or summed with the coarsest features.
     """
 
     channels: int = 32
@@ -51,6 +56,7 @@ class UNetConfig:
     dropout: float = 0.0
     modulation: Literal["add", "adaptive"] = "add"
     padding: Literal["zeros", "circular", "reflect", "replicate"] = "zeros"
+    fusion: Literal["adaptive", "bottleneck"] = "adaptive"
 
     def __post_init__(self) -> None:
         levels = len(self.multipliers)
@@ -73,6 +79,7 @@ class ModelConfig:
         precondition: Start from the exact flow to N(0, I), learn the rest (Karras et al., 2022, section 5).
         mlp: The residual perceptron.
         unet: The U-Net.
+        latent: What the network is told beside the state.
     """
 
     space: Literal["pod", "pixel"] = "pod"
@@ -83,6 +90,7 @@ class ModelConfig:
     precondition: bool = True
     mlp: MLPConfig = field(default_factory=MLPConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
+    latent: LatentConfig = field(default_factory=LatentConfig)
 
     def __post_init__(self) -> None:
         literals(self)
@@ -95,3 +103,8 @@ class ModelConfig:
             at_least(1, rank=self.rank)
         if not 0 < self.energy <= 1:
             raise ValueError(f"energy must lie in (0, 1], got {self.energy}")
+        if self.latent.kind == "fields" and self.space != "pod":
+            raise ValueError(
+                "a latent of kind='fields' holds the POD coordinates of the fields: it needs space='pod', "
+                f"got space={self.space!r}"
+            )

@@ -23,12 +23,17 @@ class TrainingConfig:
         warmup: Steps over which the learning rate rises from zero.
         clip: Largest norm of the gradient.
         ema: Decay of the exponential moving average of the weights, which is what samples.
-        sigma: Width of the conditional path around the straight line (I-CFM).
+        objective: Flow matching; consistency flow matching; or regression on the latent, the anchor of a flow.
+        path: Straight line (I-CFM), straight with shrinking noise (CondOT), cosine, or Schroedinger bridge.
+        sigma: Width of the path: of the line's tube, of the noise left at the data (condot), of the bridge.
+        segments: Pieces of time in which consistency flow matching makes trajectories straight.
+        times: How training times are drawn.
         prediction: What the network predicts.
         weight: Weight of the loss over time: even, or late, 1 / max(1 - t, 0.05).
         fresh: Train on new samples made on the fly, none seen twice; the file serves the transform and the validation.
         symmetries: Train on all images of the data under their equation's symmetries; the law must have them too.
-        coupling: How noise and data are paired: at random, or by optimal transport in a batch.
+        coupling: How noise and data are paired: at random, by optimal transport in a batch, or by the entropic plan
+            of the Schroedinger bridge of width sigma (sb).
         source: Law of the noise: white, or a correlated Gaussian field.
         precision: Arithmetic of the network's forward pass.
         compile: Compile the network (torch.compile).
@@ -45,12 +50,16 @@ class TrainingConfig:
     warmup: int = 100
     clip: float = 1.0
     ema: float = 0.999
+    objective: Literal["flow", "consistency", "regression"] = "flow"
+    path: Literal["linear", "condot", "cosine", "bridge"] = "linear"
     sigma: float = 0.0
+    segments: int = 2
+    times: Literal["uniform", "logit-normal"] = "uniform"
     prediction: Literal["velocity", "data"] = "velocity"
     weight: Literal["even", "late"] = "even"
     fresh: bool = False
     symmetries: bool = False
-    coupling: Literal["independent", "ot"] = "independent"
+    coupling: Literal["independent", "ot", "sb"] = "independent"
     source: Literal["gaussian", "gaussian-process"] = "gaussian"
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
@@ -61,10 +70,21 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         at_least(0, steps=self.steps, warmup=self.warmup, seed=self.seed)
-        at_least(1, batch_size=self.batch_size)
+        at_least(1, batch_size=self.batch_size, segments=self.segments)
         at_least(1, evaluate_every=self.evaluate_every, checkpoint_every=self.checkpoint_every)
         positive(learning_rate=self.learning_rate, clip=self.clip)
         fraction(ema=self.ema, validation=self.validation)
         literals(self)
         if not 0 <= self.sigma < math.inf:
             raise ValueError(f"sigma must be finite and not negative, got {self.sigma!r}")
+        if self.path == "bridge" and (self.prediction == "data" or self.weight == "late"):
+            raise ValueError(
+                "path='bridge' is learnt as a velocity with a weight of its own, t (1 - t): use prediction='velocity' "
+                "and weight='even'"
+            )
+        for setting, value in (("path", "bridge"), ("coupling", "sb")):
+            if getattr(self, setting) == value and self.sigma == 0:
+                raise ValueError(
+                    f"{setting}={value!r} needs sigma > 0, the width of the bridge; sigma=0 is path='linear' with "
+                    "coupling='ot'"
+                )

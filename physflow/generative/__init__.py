@@ -1,12 +1,17 @@
-"""Flow matching on tensors: paths, sources, couplings, objectives, integrators, networks and training.
+"""Flow matching on tensors: paths, sources, couplings, latents, objectives, integrators, networks and training.
 
 Nothing here knows about grids or equations: images and fields share it unchanged. A velocity is any callable
 v(x, t, z=None) with x of shape (batch, ...), t of shape (batch,) from 0 (noise) to 1 (data), z a latent.
 """
 
-from physflow.generative import networks
+from physflow.generative import latents, networks
+from physflow.generative.assignment import assignment
 from physflow.generative.batches import BatchSource, BatchStream, TensorBatches
+from physflow.generative.bridges import BridgePath, BridgeWeight
+from physflow.generative.consistency import ConsistencyFlowMatching
 from physflow.generative.couplings import Coupling, ExactOT, Independent
+from physflow.generative.entropic import SchroedingerBridge, Sinkhorn
+from physflow.generative.exploration import latent_grid, latent_values, many_from_one, traverse
 from physflow.generative.integrators import (
     RK4,
     Adaptive,
@@ -19,44 +24,124 @@ from physflow.generative.integrators import (
     Solver,
     integrate,
 )
-from physflow.generative.networks import MLP, Preconditioned, UNet
+from physflow.generative.latents import (
+    INPUTS,
+    ComponentIds,
+    Components,
+    Conditioned,
+    Coordinates,
+    Encoded,
+    Encodings,
+    FlowPrior,
+    Latent,
+    MixturePrior,
+    NormalLatent,
+    Posterior,
+    Prior,
+    StandardNormal,
+    encodings_of,
+)
+from physflow.generative.mixture import DiagonalMixture
+from physflow.generative.networks import (
+    MLP,
+    BottleneckSum,
+    Conditioning,
+    ConvDecoder,
+    ConvEncoder,
+    MLPDecoder,
+    MLPEncoder,
+    Preconditioned,
+    Sinusoids,
+    UNet,
+)
 from physflow.generative.objectives import LAST_TIME, FlowMatching, LateWeight, Objective
 from physflow.generative.paths import LinearPath, Path, Quantity, Velocity
+from physflow.generative.reflow import Pairs, ReFlow, reflow_pairs
+from physflow.generative.regression import Origin, Regression
+from physflow.generative.schedules import CondOT, Cosine
 from physflow.generative.sources import Gaussian, GaussianProcess, Source
+from physflow.generative.times import LogitNormal, TimeLaw, Uniform
 from physflow.generative.training import TrainingDiverged, train
+from physflow.generative.vae import ELBO, VAE
 
 __all__ = [
+    "ELBO",
+    "INPUTS",
     "LAST_TIME",
     "MLP",
     "RK4",
+    "VAE",
     "Adaptive",
     "BatchSource",
     "BatchStream",
+    "BottleneckSum",
+    "BridgePath",
+    "BridgeWeight",
     "Callback",
+    "ComponentIds",
+    "Components",
+    "CondOT",
+    "Conditioned",
+    "Conditioning",
+    "ConsistencyFlowMatching",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Coordinates",
+    "Cosine",
     "Coupling",
+    "DiagonalMixture",
+    "Encoded",
+    "Encodings",
     "Euler",
     "ExactOT",
     "FlowMatching",
+    "FlowPrior",
     "Gaussian",
     "GaussianProcess",
     "Heun",
     "Independent",
     "LateWeight",
+    "Latent",
     "LinearPath",
+    "LogitNormal",
+    "MLPDecoder",
+    "MLPEncoder",
     "Midpoint",
+    "MixturePrior",
+    "NormalLatent",
     "Objective",
+    "Origin",
+    "Pairs",
     "Path",
+    "Posterior",
     "Preconditioned",
+    "Prior",
     "Quantity",
+    "ReFlow",
+    "Regression",
     "RightHandSide",
     "RungeKutta",
+    "SchroedingerBridge",
+    "Sinkhorn",
+    "Sinusoids",
     "Solver",
     "Source",
+    "StandardNormal",
     "TensorBatches",
+    "TimeLaw",
     "TrainingDiverged",
     "UNet",
+    "Uniform",
     "Velocity",
+    "assignment",
+    "encodings_of",
     "integrate",
+    "latent_grid",
+    "latent_values",
+    "latents",
+    "many_from_one",
     "networks",
+    "reflow_pairs",
     "train",
+    "traverse",
 ]

@@ -10,26 +10,39 @@ prediction and the data end of the trajectory for data prediction. The minimiser
 :math:`E[y_t \mid x_t = x]`: the marginal velocity, or the data prediction from which it follows (see
 `physflow.generative.paths`). The minimum is not zero but the mean conditional variance of :math:`y_t`.
 
+With a latent (`physflow.generative.latents`) the network is told :math:`z \sim q(z \mid x_0, x_1, x_t, t)` and
+
+.. math:: L(\theta, q) = E\; w(t)\, \tfrac{1}{d} \lVert f_\theta(x_t, t, z) - y_t \rVert^2
+          + \beta\, E\, \mathrm{KL}\bigl(q(z \mid \cdot) \,\|\, N(0, I)\bigr):
+
+the error is a mean over the elements of an item, the divergence a sum over the components of z, in nats, and both are
+means over the batch. Whoever writes the error as a sum over elements has d times our beta.
+
 References:
     Y. Lipman et al., "Flow matching for generative modeling", ICLR 2023, theorem 2.
     A. Tong et al., "Improving and generalizing flow-based generative models with minibatch optimal
     transport", TMLR 2024, section 3.
+    A. Samaddar et al., "Efficient flow matching using latent variables", 2025, Algorithm 1.
+    P. Guo, A. Schwing, "Variational rectified flow matching", ICML 2025, section 3.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from physflow.config import nearest
 from physflow.generative.couplings import Coupling, Independent
+from physflow.generative.latents.base import Latent
 from physflow.generative.paths import LinearPath, Path, Velocity
 from physflow.generative.sources import Gaussian, Source
+from physflow.generative.times import TimeLaw, Uniform
 
 __all__ = ["LAST_TIME", "FlowMatching", "LateWeight", "Objective"]
 
@@ -41,13 +54,21 @@ class Objective(ABC):
     """A scalar to minimise over the weights of a network."""
 
     @abstractmethod
-    def loss(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(
+        self,
+        network: Callable[..., Tensor],
+        x1: Tensor,
+        generator: torch.Generator,
+        average: Callable[..., Tensor] | None = None,
+    ) -> Tensor:
         """An unbiased estimate of the objective from one minibatch.
 
         Arguments:
             network: Any callable network(x, t, z=None), x and the result of shape (batch, ...), t (batch,).
             x1: Data samples in model space, shape (batch, ...), at least one.
             generator: All random numbers of the estimate.
+            average: The network with the averaged weights, for objectives with a teacher, which get no gradient from
+                it; None stands for the network itself.
 
         Returns:
             The loss, a scalar tensor in float32 or finer.
@@ -78,23 +99,31 @@ class LateWeight:
 
 @dataclass(frozen=True)
 class FlowMatching(Objective):
-    r"""Conditional flow matching with any path, coupling and source.
+    r"""Conditional flow matching with any path, coupling, source and latent.
 
     Arguments:
         path: The probability path.
         coupling: How the samples of a minibatch are paired: `Independent` is I-CFM, `ExactOT` is OT-CFM.
         source: The law of :math:`x_0`.
+        latent: What the network is told, or None. The network is then `Conditioned(network, latent)`: the posterior
+            in the network is the one that is trained; of the one given here the objective reads sizes and `rest`.
+        beta: The weight of the divergence of a stochastic latent, in units of the mean squared error per nat.
+        times: The law of the time; another than the uniform one is a weight by its density.
         weight: The weight :math:`w(t)`, a map of times (batch,) to values (batch,); None is :math:`w = 1`.
         prediction: What the network returns: ``"velocity"``, or ``"data"``, the clean sample. The data
             prediction of a `LinearPath` with a tube is that of the tube's end, as its docstring says.
 
     Raises:
-        ValueError: If `prediction` is neither.
+        ValueError: If `prediction` is neither, `beta` is negative or not finite, or there is a latent and the coupling
+            reorders the data.
     """
 
     path: Path = field(default_factory=LinearPath)
     coupling: Coupling = field(default_factory=Independent)
     source: Source = field(default_factory=Gaussian)
+    latent: Latent | None = None
+    beta: float = field(default=1e-3, kw_only=True)
+    times: TimeLaw = field(default_factory=Uniform, kw_only=True)
     weight: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
     prediction: Literal["velocity", "data"] = field(default="velocity", kw_only=True)
 
@@ -102,27 +131,50 @@ class FlowMatching(Objective):
         if self.prediction not in ("velocity", "data"):
             hint = nearest(self.prediction, ("velocity", "data"))
             raise ValueError(f"unknown prediction {self.prediction!r} of a network; {hint}")
+        if self.latent is not None and not self.coupling.keeps_data:
+            raise ValueError(
+                f"{self.coupling} reorders the data, and a latent would no longer belong to its sample; "
+                "use a coupling that keeps their order, such as ExactOT()"
+            )
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(
+                f"beta, the weight of the latent's divergence, must be finite and not negative, got {self.beta}: "
+                "a negative one would reward a posterior for leaving its prior"
+            )
 
-    def loss(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> Tensor:
-        """The weighted mean squared error over all elements, one uniform time per item; see `Objective.loss`.
+    def loss(
+        self,
+        network: Callable[..., Tensor],
+        x1: Tensor,
+        generator: torch.Generator,
+        average: Callable[..., Tensor] | None = None,
+    ) -> Tensor:
+        """The weighted error, one time per item, and the weighted divergence; see `Objective.loss`.
 
         Raises:
-            TypeError: If `x1` does not hold floating-point numbers.
+            TypeError: If `x1` does not hold floating-point numbers, or the network takes no latent.
             ValueError: If the batch is empty, or the network or the weight returns a wrong shape.
         """
+        error, rate = self.terms(network, x1, generator)
+        return error + self.beta * rate
+
+    def terms(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The weighted mean squared error and the mean divergence in nats, two scalars; arguments as for `loss`."""
         if not x1.is_floating_point():
             raise TypeError(f"expected data of a floating-point type, got {x1.dtype}")
         if x1.numel() == 0:
             raise ValueError(f"the mean over an empty batch is undefined; got data of shape {tuple(x1.shape)}")
-        x1 = x1.to(torch.promote_types(x1.dtype, torch.float32))
-        x0 = self.source.sample(x1.shape, generator, dtype=x1.dtype, device=x1.device)
-        x0, x1 = self.coupling(x0, x1)
-        t = torch.rand(len(x1), generator=generator, dtype=x1.dtype, device=generator.device).to(x1.device)
+        item = x1.to(torch.promote_types(x1.dtype, torch.float32))
+        x1 = item if self.latent is None else self.latent.rest(item)
+        shape = (self.coupling.source_factor * len(x1), *x1.shape[1:])
+        x0 = self.source.sample(shape, generator, dtype=x1.dtype, device=x1.device)
+        x0, x1 = self.coupling(x0, x1, generator)
+        t = self.times.sample(len(x1), generator, dtype=x1.dtype).to(x1.device)
         x_t, target = self.path.interpolate(x0, x1, t, generator)
         if self.prediction == "data":
             target = self.path.convert(target, x_t, t, given="velocity", wanted="data")
 
-        predicted = network(x_t, t)
+        predicted, kl = self._predict(network, x_t, t, x0, item, generator)
         if predicted.shape != target.shape:
             raise ValueError(f"expected the network to keep the shape {tuple(x_t.shape)}, got {tuple(predicted.shape)}")
         # Autocast's half precision ends here: the target's type is finer, and elementwise arithmetic keeps it.
@@ -132,7 +184,31 @@ class FlowMatching(Objective):
             if weight.shape != t.shape:
                 raise ValueError(f"expected one weight per item, shape {tuple(t.shape)}, got {tuple(weight.shape)}")
             per_item = weight * per_item
-        return per_item.mean()
+        return per_item.mean(), kl.mean()
+
+    def _predict(
+        self,
+        network: Callable[..., Any],
+        x_t: Tensor,
+        t: Tensor,
+        x0: Tensor,
+        item: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """The network's prediction and the divergence of its latent, shape (batch,)."""
+        if self.latent is None:
+            return network(x_t, t), torch.zeros_like(t)
+        epsilon = None
+        if self.latent.stochastic:
+            shape = (len(t), self.latent.dimension)
+            epsilon = Gaussian().sample(shape, generator, dtype=x_t.dtype, device=x_t.device)
+        result = network(x_t, t, None, x0, item, epsilon)
+        if not isinstance(result, tuple):
+            raise TypeError(
+                "an objective with a latent needs a network that encodes: train Conditioned(network, latent)"
+            )
+        predicted, kl = result
+        return predicted, kl
 
     def velocity(self, network: Callable[..., Tensor]) -> Velocity:
         r"""The marginal velocity that a trained network stands for.

@@ -5,9 +5,9 @@ A path moves a source sample :math:`x_0 \sim p_0` (noise, :math:`t = 0`) to a da
 
 .. math:: x_t = \alpha_t x_1 + \sigma_t x_0, \qquad u_t = \dot\alpha_t x_1 + \dot\sigma_t x_0,
 
-with :math:`\alpha` rising from 0 to 1 and :math:`\sigma` falling to 0. The conditional velocity :math:`u_t`
-is what a network regresses; its conditional mean :math:`v(x, t) = E[u_t \mid x_t = x]` is the marginal
-velocity, whose flow :math:`\dot x = v(x, t)` carries :math:`p_0` to :math:`p_1`. "Velocity" means
+with :math:`\alpha` rising from 0 to 1 and :math:`\sigma` falling from 1 to 0 or nearly 0. The conditional
+velocity :math:`u_t` is what a network regresses; its conditional mean :math:`v(x, t) = E[u_t \mid x_t = x]` is
+the marginal velocity, whose flow :math:`\dot x = v(x, t)` carries :math:`p_0` to :math:`p_1`. "Velocity" means
 :math:`dx/dt` everywhere, never the "v-prediction" of diffusion models.
 
 Four predictions hold the same information, because :math:`x = \alpha_t D + \sigma_t N` and
@@ -64,7 +64,7 @@ class Path(ABC):
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        r"""The source's share :math:`\sigma_t`, falling to 0."""
+        r"""The source's share :math:`\sigma_t`, falling from 1 to 0 or nearly 0."""
 
     @abstractmethod
     def d_alpha(self, t: Tensor) -> Tensor:
@@ -73,6 +73,14 @@ class Path(ABC):
     @abstractmethod
     def d_sigma(self, t: Tensor) -> Tensor:
         r"""The derivative :math:`\dot\sigma_t = d\sigma_t/dt`."""
+
+    def shares(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        r"""The factors a, b, c, d in :math:`x = a D + b N` and :math:`v = c D + d N`, each (batch,).
+
+        D and N are the predictions of data and noise; here the factors are
+        :math:`\alpha_t, \sigma_t, \dot\alpha_t, \dot\sigma_t`.
+        """
+        return self.alpha(t), self.sigma(t), self.d_alpha(t), self.d_sigma(t)
 
     def score_scale(self, t: Tensor) -> Tensor:
         r"""The scale :math:`r_t` (batch,) in :math:`\nabla \log p_t = -N / r_t`: here :math:`\sigma_t`."""
@@ -140,19 +148,18 @@ class Path(ABC):
             noise = self.convert(value, x, t, given=given, wanted="noise")
             return -_divide(noise, self.score_scale(t), t, "x_t holds no noise (sigma = 0)")
 
-        alpha, sigma = _expand(self.alpha(t), x), _expand(self.sigma(t), x)
-        d_alpha, d_sigma = _expand(self.d_alpha(t), x), _expand(self.d_sigma(t), x)
+        a, b, c, d = self.shares(t)
+        alpha, sigma, d_alpha, d_sigma = (_expand(share, x) for share in (a, b, c, d))
         if given == "velocity":
             # The two equations x = alpha D + sigma N and v = d_alpha D + d_sigma N, solved for one unknown.
             numerator = d_sigma * x - sigma * value if wanted == "data" else alpha * value - d_alpha * x
-            determinant = self.alpha(t) * self.d_sigma(t) - self.sigma(t) * self.d_alpha(t)
-            return _divide(numerator, determinant, t, "alpha / sigma stands still")
+            return _divide(numerator, a * d - b * c, t, "alpha / sigma stands still")
         if given == "data":
             data = value
-            noise = _divide(x - alpha * data, self.sigma(t), t, "x_t holds no noise (sigma = 0)")
+            noise = _divide(x - alpha * data, b, t, "x_t holds no noise (sigma = 0)")
         else:
             noise = value
-            data = _divide(x - sigma * noise, self.alpha(t), t, "x_t holds no data (alpha = 0)")
+            data = _divide(x - sigma * noise, a, t, "x_t holds no data (alpha = 0)")
         if wanted == "velocity":
             return d_alpha * data + d_sigma * noise
         return data if wanted == "data" else noise

@@ -110,8 +110,8 @@ def train(
 
     Arguments:
         network: The network; moved to `device` and trained in place.
-        objective: What is minimised: ``objective.loss(network, x1, generator)``, a mean over the items of the
-            batch x1.
+        objective: What is minimised: ``objective.loss(network, x1, generator, average)``, a mean over the items of
+            the batch x1; `average` is the network with the averaged weights.
         data: The training data in model space, a set or a stream; cast to the network's dtype.
         config: The settings.
         validation: Data for the validation loss, or None.
@@ -227,7 +227,7 @@ def _loop(
             # Dropout knows only the global generator; seeded by the step, it has no place in the checkpoint.
             torch.manual_seed(config.seed + world * record.step + rank)
             with _autocast(config, device):
-                loss = objective.loss(forward, x1, run.draws.noise)
+                loss = objective.loss(forward, x1, run.draws.noise, average)
             run.optimizer.zero_grad()
             # The processes' gradients are averaged, but their shares of the loss add up.
             (world * loss).backward()
@@ -322,12 +322,16 @@ class _Share:
     def __init__(self, network: Callable[..., Tensor], rank: int, world: int) -> None:
         self.network, self.rank, self.world = network, rank, world
 
-    def __call__(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, *rest: Tensor | None) -> Any:
         begin, end = (len(x) * r // self.world for r in (self.rank, self.rank + 1))
-        own = self.network(x[begin:end], t[begin:end], None if z is None else z[begin:end])
-        # In the precision of x, because not every backend adds half precision.
-        whole = _join(own.detach().to(x.dtype), len(x), begin)
-        return torch.cat([whole[:begin], own, whole[end:]])
+        own = self.network(x[begin:end], *(None if part is None else part[begin:end] for part in rest))
+
+        def whole(own: Tensor) -> Tensor:
+            # In the precision of x, because not every backend adds half precision.
+            joined = _join(own.detach().to(x.dtype), len(x), begin)
+            return torch.cat([joined[:begin], own, joined[end:]])
+
+        return tuple(whole(part) for part in own) if isinstance(own, tuple) else whole(own)
 
 
 def _join(share: Tensor, size: int, begin: int) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Conditioning", "Sinusoids"]
+__all__ = ["Conditioning", "Sinusoids", "check_latent"]
 
 
 class Sinusoids(nn.Module):
@@ -91,9 +91,16 @@ class Conditioning(nn.Module):
                     "leave z out, or build the network with latent="
                 )
             return self.time(t)
-        width = self.latent.in_features
-        if z is None:
-            raise ValueError(f"this network needs a latent z of shape ({batch}, {width}), got none")
-        if z.shape != (batch, width):
-            raise ValueError(f"expected a latent z of shape ({batch}, {width}), got {tuple(z.shape)}")
-        return self.time(t) + self.latent(z)
+        return self.time(t) + self.latent(check_latent(z, batch, self.latent.in_features))
+
+
+def check_latent(z: Tensor | None, batch: int, width: int) -> Tensor:
+    """The latent z, if it has the shape (batch, width); a ValueError that says what is wrong otherwise."""
+    if z is None:
+        raise ValueError(f"this network needs a latent z of shape ({batch}, {width}), got none")
+    if z.shape != (batch, width):
+        raise ValueError(
+            f"expected a latent z of shape ({batch}, {width}), got {tuple(z.shape)}; every state needs its own, "
+            "repeat a single one by z.expand(batch, -1)"
+        )
+    return z

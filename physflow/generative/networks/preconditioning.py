@@ -73,6 +73,11 @@ class Preconditioned(nn.Module):
         self.path = path
         self.prediction = prediction
 
+    @property
+    def latent(self) -> int | None:
+        """The width of the latent that the network takes, where it states one."""
+        return getattr(self.network, "latent", None)
+
     def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """The prediction, of the shape of x (batch, ...), at the times t (batch,) and the latents z, if any."""
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)

@@ -4,7 +4,9 @@ Residual blocks (group norm, SiLU, convolution, twice) work on :math:`L` levels 
 :math:`m_l C` channels on a grid coarsened by :math:`2^l`; strided convolutions lead down, nearest-neighbour
 repetition and a convolution lead up, and each block on the way up also reads the output of its partner on the
 way down. The embedding of time and latent enters every residual block, either added to the features or as
-scale and shift of the second group norm.
+scale and shift of the second group norm. The latent may instead enter at the bottleneck alone (see
+`physflow.generative.networks.fusion`), after the middle of the network and before the way up; then the embedding is
+that of time.
 
 The output convolution and the last layer of every block start at zero, so an untrained network is the zero
 function.
@@ -16,21 +18,28 @@ commute with translations by multiples of the coarsest cell; ``"zeros"`` tells i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention, silu
 
 from physflow.config import UNetConfig
+from physflow.generative.networks.blocks import (
+    Down,
+    Padding,
+    Residual,
+    Up,
+    check_sizes,
+    convolution_on,
+    group_norm,
+    zero,
+)
 from physflow.generative.networks.embedding import Conditioning
+from physflow.generative.networks.fusion import BottleneckSum
 
 __all__ = ["UNet"]
-
-Convolution = Callable[..., nn.Module]
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class UNet(nn.Module):
@@ -50,6 +59,8 @@ class UNet(nn.Module):
         modulation: ``"add"`` adds the embedding to the features, ``"adaptive"`` scales and shifts their
             second norm.
         padding: ``"zeros"``, ``"circular"``, ``"reflect"`` or ``"replicate"``, in every convolution.
+        fusion: ``"adaptive"`` adds the latent to the embedding of time, ``"bottleneck"`` sums it with the features
+            of the coarsest grid.
         latent: The width of the latent z; 0 for a network without one.
         dimension: The number of axes of a field: 1, 2 or 3.
         resolution: Points along the first axis of the fields the network is meant for. Only `attention` needs
@@ -60,6 +71,7 @@ class UNet(nn.Module):
 
     References:
         Dhariwal and Nichol (2021), Diffusion models beat GANs on image synthesis, section 3.
+        Guo and Schwing (2025), Variational rectified flow matching, section 4.4 (the two fusions).
     """
 
     def __init__(
@@ -72,29 +84,29 @@ class UNet(nn.Module):
         heads: int = 4,
         dropout: float = 0.0,
         modulation: Literal["add", "adaptive"] = "add",
-        padding: Literal["zeros", "circular", "reflect", "replicate"] = "zeros",
+        padding: Padding = "zeros",
+        fusion: Literal["adaptive", "bottleneck"] = "adaptive",
         latent: int = 0,
         dimension: int = 2,
         resolution: int | None = None,
     ) -> None:
         super().__init__()
         # The settings that a configuration shares with the network are checked in one place.
-        UNetConfig(channels, tuple(multipliers), blocks, tuple(attention), heads, dropout, modulation, padding)
-        if dimension not in CONVOLUTIONS:
-            raise ValueError(f"expected fields on 1, 2 or 3 axes, got dimension={dimension}")
+        UNetConfig(channels, tuple(multipliers), blocks, tuple(attention), heads, dropout, modulation, padding, fusion)
+        convolution = convolution_on(dimension, padding)
         if channels_in < 1 or latent < 0:
             raise ValueError(
                 f"expected channels_in >= 1 and latent >= 0, got channels_in={channels_in}, latent={latent}"
             )
-        self.channels_in, self.dimension, self.padding = channels_in, dimension, padding
+        self.channels_in, self.dimension, self.padding, self.latent = channels_in, dimension, padding, latent
         self.factor = 2 ** (len(multipliers) - 1)
         attentive = _levels_of(attention, resolution, len(multipliers))
-        convolution: Convolution = partial(CONVOLUTIONS[dimension], kernel_size=3, padding=1, padding_mode=padding)
         embedding = 4 * channels
-        self.conditioning = Conditioning(channels + channels % 2, embedding, latent)
+        fused = fusion == "bottleneck"
+        self.conditioning = Conditioning(channels + channels % 2, embedding, 0 if fused else latent)
 
         def stage(width_in: int, width: int, attend: bool) -> _Stage:
-            residual = _Residual(convolution, width_in, width, embedding, dropout, modulation)
+            residual = Residual(convolution, width_in, width, embedding, dropout, modulation)
             return _Stage(residual, _Attention(width, heads) if attend else None)
 
         widths = [m * channels for m in multipliers]
@@ -104,22 +116,23 @@ class UNet(nn.Module):
         self.down = nn.ModuleList()
         for level, new in enumerate(widths):
             if level > 0:
-                self.down.append(_Down(convolution, width))
+                self.down.append(Down(convolution, width))
                 skips.append(width)
             for _ in range(blocks):
                 self.down.append(stage(width, new, level in attentive))
                 width = new
                 skips.append(width)
         self.middle = nn.ModuleList([stage(width, width, bool(attentive)), stage(width, width, False)])
+        self.fusion = BottleneckSum(latent, width) if fused else None
         self.up = nn.ModuleList()
         for level, new in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
                 self.up.append(stage(width + skips.pop(), new, level in attentive))
                 width = new
             if level > 0:
-                self.up.append(_Up(convolution, width))
-        self.norm = _group_norm(width)
-        self.output = _zero(convolution(width, channels_in))
+                self.up.append(Up(convolution, width))
+        self.norm = group_norm(width)
+        self.output = zero(convolution(width, channels_in))
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """The network's value at the fields x and times t.
@@ -137,7 +150,7 @@ class UNet(nn.Module):
                 nearest ones that can.
         """
         self._check(x)
-        e = silu(self.conditioning(x, t, z))
+        e = silu(self.conditioning(x, t, z if self.fusion is None else None))
         h = self.input(x)
         skips = [h]
         for part in self.down:
@@ -145,25 +158,17 @@ class UNet(nn.Module):
             skips.append(h)
         for part in self.middle:
             h = part(h, e)
+        if self.fusion is not None:
+            h = self.fusion(h, z)
         for part in self.up:
-            h = part(h if isinstance(part, _Up) else torch.cat([h, skips.pop()], dim=1), e)
+            h = part(h if isinstance(part, Up) else torch.cat([h, skips.pop()], dim=1), e)
         return self.output(silu(self.norm(h)))
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 2 + self.dimension or x.shape[1] != self.channels_in:
             axes = ", ".join(f"n{i + 1}" for i in range(self.dimension))
             raise ValueError(f"expected fields of shape (batch, {self.channels_in}, {axes}), got {tuple(x.shape)}")
-        # Reflection continues a field by its second point, so the coarsest level must have one.
-        least = self.factor * (2 if self.padding == "reflect" else 1)
-        for axis, n in enumerate(x.shape[2:]):
-            if n % self.factor or n < least:
-                below = n // self.factor * self.factor
-                sizes = [s for s in (below, below + self.factor) if s >= least and s != n] or [least]
-                raise ValueError(
-                    f"expected sizes of at least {least} and divisible by {self.factor}, got {n} points "
-                    f"along axis {axis} of {tuple(x.shape[2:])}; {' or '.join(map(str, sizes))} would work, "
-                    "and so would fewer multipliers"
-                )
+        check_sizes(x.shape[2:], self.factor, self.padding)
 
 
 def _levels_of(attention: Sequence[int], resolution: int | None, levels: int) -> set[int]:
@@ -185,57 +190,6 @@ def _levels_of(attention: Sequence[int], resolution: int | None, levels: int) ->
     return {found[n] for n in attention}
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
-    """Up to 32 groups, of four channels or more where there are so many.
-
-    The norm of a lone channel would forget its amplitude.
-    """
-    most = min(32, max(1, channels // 4))
-    return nn.GroupNorm(next(g for g in range(most, 0, -1) if channels % g == 0), channels)
-
-
-def _zero(layer: nn.Module) -> nn.Module:
-    """The layer with all its parameters set to zero."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
-
-
-class _Residual(nn.Module):
-    """Norm, SiLU, convolution; the embedding; norm, SiLU, dropout, convolution; plus the input."""
-
-    def __init__(
-        self,
-        convolution: Convolution,
-        width_in: int,
-        width: int,
-        embedding: int,
-        dropout: float,
-        modulation: str,
-    ) -> None:
-        super().__init__()
-        self.adaptive = modulation == "adaptive"
-        self.norm1, self.conv1 = _group_norm(width_in), convolution(width_in, width)
-        self.modulation = nn.Linear(embedding, 2 * width if self.adaptive else width)
-        self.norm2, self.dropout = _group_norm(width), nn.Dropout(dropout)
-        self.conv2 = _zero(convolution(width, width))
-        same = width_in == width
-        # A point-wise convolution pads nothing, whatever the mode.
-        self.skip = (
-            nn.Identity() if same else convolution(width_in, width, kernel_size=1, padding=0, padding_mode="zeros")
-        )
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        h = self.conv1(silu(self.norm1(x)))
-        m = self.modulation(e)[(...,) + (None,) * (x.ndim - 2)]
-        if self.adaptive:
-            scale, shift = m.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm2(h), 1 + scale)
-        else:
-            h = self.norm2(h + m)
-        return self.skip(x) + self.conv2(self.dropout(silu(h)))
-
-
 class _Attention(nn.Module):
     """Self-attention over all points of a field, plus the input."""
 
@@ -246,9 +200,9 @@ class _Attention(nn.Module):
                 f"expected a width divisible by the heads of the attention, got {width} channels and {heads} heads"
             )
         self.heads = heads
-        self.norm = _group_norm(width)
+        self.norm = group_norm(width)
         self.qkv = nn.Conv1d(width, 3 * width, 1)
-        self.output = _zero(nn.Conv1d(width, width, 1))
+        self.output = zero(nn.Conv1d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         # (batch, width, points) to three of (batch, heads, points, width / heads).
@@ -261,32 +215,10 @@ class _Attention(nn.Module):
 class _Stage(nn.Module):
     """A residual block and, at some levels, attention after it."""
 
-    def __init__(self, residual: _Residual, attention: _Attention | None) -> None:
+    def __init__(self, residual: Residual, attention: _Attention | None) -> None:
         super().__init__()
         self.residual, self.attention = residual, attention
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         h = self.residual(h, e)
         return h if self.attention is None else self.attention(h)
-
-
-class _Down(nn.Module):
-    """Half the resolution, by a strided convolution."""
-
-    def __init__(self, convolution: Convolution, width: int) -> None:
-        super().__init__()
-        self.conv = convolution(width, width, stride=2)
-
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        return self.conv(h)
-
-
-class _Up(nn.Module):
-    """Twice the resolution, by repetition and a convolution."""
-
-    def __init__(self, convolution: Convolution, width: int) -> None:
-        super().__init__()
-        self.conv = convolution(width, width)
-
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        return self.conv(interpolate(h, scale_factor=2.0, mode="nearest"))
