@@ -1,4 +1,4 @@
-"""Figures that set generated fields beside data, and the report of an experiment as one HTML file."""
+"""Figures of fields, flows, latents and training, and the report of an experiment as one HTML file."""
 
 from physflow.report.figures import (
     gallery,
@@ -8,11 +8,27 @@ from physflow.report.figures import (
     spread_maps,
     training_curve,
 )
+from physflow.report.flow_figures import (
+    plot_coupling,
+    plot_trajectories,
+    plot_trajectories_3d,
+    plot_velocity_spread,
+)
 from physflow.report.html import write_report
+from physflow.report.latent_figures import plot_one_latent, plot_rate, plot_traversal
+from physflow.report.loss_figures import plot_losses
 
 __all__ = [
     "gallery",
     "marginal",
+    "plot_coupling",
+    "plot_losses",
+    "plot_one_latent",
+    "plot_rate",
+    "plot_trajectories",
+    "plot_trajectories_3d",
+    "plot_traversal",
+    "plot_velocity_spread",
     "score_boxes",
     "spectrum",
     "spread_maps",

@@ -8,11 +8,10 @@ its logarithm. ``field[i, j]`` is drawn at :math:`(x_i, y_j)`, x to the right an
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,51 +22,16 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
 
 from physflow.grid import Grid
 from physflow.metrics import radial_spectrum
 from physflow.report.comparison import LABELS, Field, compare, number, plain, score_rows, spread
+from physflow.report.drawing import Array, panel, scale_of, styled
 
 __all__ = ["gallery", "marginal", "score_boxes", "spectrum", "spread_maps", "training_curve"]
 
-P = ParamSpec("P")
-Array = NDArray[np.float64]
-
 _COLORS = {"anchor": "#8a8a8a", "data": "#4d4d4d", "generated": "#1f66a8", "completed": "#c8591b"}
-_STYLE: Any = {
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
-    "axes.edgecolor": "#999999",
-    "axes.labelcolor": "#333333",
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    **dict.fromkeys(("xtick.color", "ytick.color"), "#555555"),
-    "text.color": "#222222",
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
 _SIZE = (3.9, 3.1)
-
-
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in our style and leave the user's settings as they are."""
-
-    @functools.wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-def _panel(title: str, size: tuple[float, float] = _SIZE, **settings: Any) -> tuple[Figure, Axes]:
-    figure = Figure(size, layout="constrained")
-    return figure, figure.add_subplot(title=plain(title), **settings)
 
 
 @dataclass(frozen=True)
@@ -84,7 +48,7 @@ def _groups(fields: list[Field], count: int) -> list[_Group]:
     groups = []
     for field in fields:
         rows = [("data", field.data[:count], field.data_grid)]
-        groups.append(_Group(field.label, *_scale(field.data), rows))
+        groups.append(_Group(field.label, *scale_of(field.data), rows))
         if not len(field.generated):
             continue
         rows.append(("generated", field.generated[:count], field.generated_grid))
@@ -98,19 +62,7 @@ def _groups(fields: list[Field], count: int) -> list[_Group]:
     return groups
 
 
-def _scale(u: Array) -> tuple[Normalize, str]:
-    """Scale and colour map that suit some values: symmetric about zero, logarithmic, or linear."""
-    low, high = np.quantile(u, [0.001, 0.999])
-    if u.min() < 0 < u.max():
-        bound = max(-low, high) or float(np.abs(u).max())
-        return Normalize(-bound, bound), "RdBu_r"
-    if low > 0 and high > 10 * low:
-        return LogNorm(low, high), "viridis"
-    margin = 0.0 if high > low else 0.1 * abs(high) or 0.1
-    return Normalize(low - margin, high + margin), "viridis"
-
-
-@_styled
+@styled
 def gallery(truth: xr.Dataset, samples: xr.Dataset, count: int = 4) -> Figure:
     """The first fields of the data and the first generated ones.
 
@@ -213,7 +165,7 @@ def _curves(groups: list[_Group]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def score_boxes(samples: xr.Dataset, anchors: xr.Dataset | None, score: str) -> Figure:
     """A score of the anchors and of the samples: quartiles (box), median (line, number), 5 to 95 % (whisker).
 
@@ -230,7 +182,7 @@ def score_boxes(samples: xr.Dataset, anchors: xr.Dataset | None, score: str) -> 
     rows = score_rows(samples, anchors, score)
     if not rows:
         raise ValueError(f"neither the samples nor the anchors hold the score {score!r}")
-    figure, ax = _panel(LABELS.get(score, score.replace("_", " ")), (5.2, 0.36 * len(rows) + 0.95), xscale="log")
+    figure, ax = panel(LABELS.get(score, score.replace("_", " ")), (5.2, 0.36 * len(rows) + 0.95), xscale="log")
     ends = [np.quantile(row.values, [0.05, 0.75, 0.95]) for row in rows if row.values.size]
     largest = max((q3 for _, q3, _ in ends if q3 > 0), default=1.0)
     low = max(1e-6 * largest, 0.5 * min((p5 for p5, _, _ in ends), default=0.0))
@@ -259,14 +211,14 @@ def _box(ax: Axes, y: int, u: Array, color: str) -> None:
         ax.plot([median, median], [y - 0.25, y + 0.25], color=color, linewidth=2.4, solid_capstyle="butt")
 
 
-@_styled
+@styled
 def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """The loss, and the validation loss where there is one, against the training step.
 
     Arguments:
         metrics: One mapping a record, with ``step``, ``loss`` and perhaps ``validation_loss``.
     """
-    figure, ax = _panel("loss", (6.8, 2.8), xlabel="training step")
+    figure, ax = panel("loss", (6.8, 2.8), xlabel="training step")
     shown = []
     styles: dict[str, tuple[str, dict[str, Any]]] = {
         "loss": ("training batch", {"color": "#9db8d2", "linewidth": 1.0}),
@@ -285,7 +237,7 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def spectrum(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     """The radial power spectrum of one field: the median over the samples and the band of 10 to 90 %.
 
@@ -300,7 +252,7 @@ def spectrum(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
         ValueError: If data or samples lack the field.
     """
     (field,) = compare(truth, samples, [name])
-    figure, ax = _panel(f"spectrum of {field.quantity}", xscale="log", yscale="log")
+    figure, ax = panel(f"spectrum of {field.quantity}", xscale="log", yscale="log")
     for series, u, grid in field.series():
         whole = u[np.isfinite(u).all(axis=tuple(range(1, u.ndim)))]
         if not len(whole):
@@ -328,7 +280,7 @@ def spectrum(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def marginal(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     """The histogram of one field over all points and samples, with mean and standard deviation.
 
@@ -341,7 +293,7 @@ def marginal(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
         ValueError: If data or samples lack the field.
     """
     (field,) = compare(truth, samples, [name])
-    figure, ax = _panel(f"distribution of {field.quantity}", xlabel=plain(field.quantity), ylabel="density")
+    figure, ax = panel(f"distribution of {field.quantity}", xlabel=plain(field.quantity), ylabel="density")
     pairs = [(series, u[np.isfinite(u)]) for series, u, _ in field.series()[:2]]
     low, high = np.quantile(pairs[0][1], [0.0005, 0.9995])
     margin = 0.25 * (high - low) or 0.1
@@ -360,7 +312,7 @@ def marginal(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def spread_maps(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     """The standard deviation over the samples at each point, of data and of generated fields, in one scale.
 
@@ -377,7 +329,7 @@ def spread_maps(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     series = [(which, spread(u), grid) for which, u, grid in field.series()[:2]]
     known = np.concatenate([s[np.isfinite(s)] for _, s, _ in series])
     if field.data_grid.ndim == 1:
-        figure, ax = _panel(title, xlabel="x")
+        figure, ax = panel(title, xlabel="x")
         for which, s, grid in series:
             ax.plot(grid.coordinates()[0], s, color=_COLORS[which], label=which)
         ax.set_ylim(bottom=0)
