@@ -1,39 +1,98 @@
-"""The parts of a model from its settings: transform, network and objective."""
+"""The parts of a model from its settings: transform, network, latent, prior, objective and solver.
+
+Names become classes here and nowhere else.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from physflow.config import ModelConfig, TrainingConfig, nearest
+from physflow.config import LatentConfig, ModelConfig, TrainingConfig, nearest
 from physflow.data.correlated_noise import CorrelatedNoise
 from physflow.data.covariances import Exponential
 from physflow.generative import (
     MLP,
+    RK4,
+    VAE,
+    Adaptive,
+    BridgePath,
+    BridgeWeight,
+    ComponentIds,
+    Components,
+    Conditioned,
+    CondOT,
+    ConsistencyFlowMatching,
+    ConvDecoder,
+    ConvEncoder,
+    Coordinates,
+    Cosine,
+    Coupling,
+    DiagonalMixture,
+    Encodings,
+    Euler,
     ExactOT,
     FlowMatching,
+    FlowPrior,
     Gaussian,
     GaussianProcess,
+    Heun,
     Independent,
+    Latent,
     LateWeight,
     LinearPath,
+    LogitNormal,
+    Midpoint,
+    MixturePrior,
+    MLPDecoder,
+    MLPEncoder,
+    NormalLatent,
+    Path,
     Preconditioned,
+    Prior,
+    Regression,
+    SchroedingerBridge,
+    Solver,
     Source,
+    StandardNormal,
     UNet,
+    Uniform,
 )
 from physflow.grid import Grid
 from physflow.transforms import POD, Chain, Log, PerChannel, Standardize, Transform
 
-__all__ = ["make_network", "make_objective", "make_transform"]
+__all__ = [
+    "SOLVERS",
+    "make_latent",
+    "make_network",
+    "make_objective",
+    "make_prior",
+    "make_solver",
+    "make_transform",
+    "make_vae",
+    "sizes_of",
+]
+
+SOLVERS: dict[str, type[Solver]] = {
+    "euler": Euler,
+    "midpoint": Midpoint,
+    "heun": Heun,
+    "rk4": RK4,
+    "dopri5": Adaptive,
+}
+"""The solvers by the names that the command line and `Model.sample` take; a `Solver` object serves as well."""
 
 
 def make_transform(config: ModelConfig, fields: tuple[str, ...]) -> Transform:
     """The transform of these fields to model space, not yet fitted."""
-    if config.log != ModelConfig().log and (unknown := set(config.log) - set(fields)):
-        name = min(unknown)
-        raise ValueError(f"unknown field {name!r} in ModelConfig.log; {nearest(name, fields)}")
+    for setting, names in (("log", config.log), ("latent.fields", config.latent.fields)):
+        if names != ModelConfig().log and (unknown := set(names) - set(fields)):
+            name = min(unknown)
+            raise ValueError(f"unknown field {name!r} in ModelConfig.{setting}; {nearest(name, fields)}")
 
     def of(name: str) -> Transform:
         last = POD(config.rank, config.energy) if config.space == "pod" else Standardize()
@@ -42,22 +101,116 @@ def make_transform(config: ModelConfig, fields: tuple[str, ...]) -> Transform:
     return PerChannel(*(of(name) for name in fields))
 
 
-def make_network(config: ModelConfig, training: TrainingConfig, channels: int, grid: Grid) -> nn.Module:
-    """The network of these settings, with fresh weights drawn from the training seed."""
+def sizes_of(transform: Transform, fields: tuple[str, ...]) -> dict[str, int]:
+    """How many coordinates, or channels, each field takes in model space, once the transform is fitted."""
+    assert isinstance(transform, PerChannel)
+    return {name: part.channels(1) for name, part in zip(fields, transform.parts, strict=True)}
+
+
+def make_network(config: ModelConfig, training: TrainingConfig, sizes: Mapping[str, int], grid: Grid) -> nn.Module:
+    """The network of these settings, with fresh weights drawn from the training seed.
+
+    Arguments:
+        config: The settings of the model.
+        training: The settings of the training.
+        sizes: The coordinates or channels of each field in model space (`sizes_of`).
+        grid: The grid of the fields.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
+        latent = make_latent(config, sizes, grid)
+        width = 0 if latent is None else latent.dimension
+        channels = sum(sizes.values()) - (width if isinstance(latent, Coordinates) else 0)
         network: nn.Module
         if config.network == "mlp":
-            network = MLP(channels, **dataclasses.asdict(config.mlp))
+            network = MLP(channels, **dataclasses.asdict(config.mlp), latent=width)
         else:
-            network = UNet(channels, **dataclasses.asdict(config.unet), dimension=grid.ndim, resolution=grid.shape[0])
+            unet = dataclasses.asdict(config.unet)
+            network = UNet(channels, **unet, latent=width, dimension=grid.ndim, resolution=grid.shape[0])
     if config.precondition:
-        return Preconditioned(network, LinearPath(training.sigma), training.prediction)
-    return network
+        network = Preconditioned(network, _path(training), training.prediction)
+    return network if latent is None else Conditioned(network, latent)
 
 
-def make_objective(training: TrainingConfig, config: ModelConfig, grid: Grid) -> FlowMatching:
+def make_latent(config: ModelConfig, sizes: Mapping[str, int], grid: Grid) -> Latent | None:
+    """The latent of these settings, with fresh weights; those of a VAE or a mixture are fitted before the flow."""
+    latent, channels = config.latent, sum(sizes.values())
+    if latent.kind == "none":
+        return None
+    if latent.kind == "fields":
+        begin, chosen = 0, list[int]()
+        for name, size in sizes.items():
+            chosen += range(begin, begin + size) if name in latent.fields else ()
+            begin += size
+        return Coordinates(chosen, channels)
+    if latent.kind == "mixture":
+        return Components(
+            DiagonalMixture(latent.components, channels * (1 if config.space == "pod" else math.prod(grid.shape)))
+        )
+    if latent.kind == "vae":
+        return make_vae(config, sizes, grid).latent()
+    samples = sum(name != "t" for name in latent.inputs)
+    if samples:
+        encoder = _encoder(config, samples * channels, grid, time="t" in latent.inputs)
+    else:
+        encoder = MLPEncoder(1, latent.encoder.width, latent.encoder.layers, time=True)
+    return NormalLatent(encoder, latent.encoder.width, latent.dimension, latent.inputs)
+
+
+def make_vae(config: ModelConfig, sizes: Mapping[str, int], grid: Grid) -> VAE:
+    """The variational autoencoder of these settings, with fresh weights."""
+    latent, channels = config.latent, sum(sizes.values())
+    settings = dataclasses.asdict(latent.encoder)
+    layers, width = settings.pop("layers"), settings.pop("width")
+    decoder: nn.Module
+    if config.space == "pod":
+        decoder = MLPDecoder(latent.dimension, channels, width, layers)
+    else:
+        decoder = ConvDecoder(latent.dimension, channels, grid.shape, width=width, **settings)
+    return VAE(_encoder(config, channels, grid), width, decoder, latent.dimension)
+
+
+def _encoder(config: ModelConfig, channels: int, grid: Grid, time: bool = False) -> nn.Module:
+    settings = dataclasses.asdict(config.latent.encoder)
+    layers, width = settings.pop("layers"), settings.pop("width")
+    if config.space == "pod":
+        return MLPEncoder(channels, width, layers, time=time)
+    return ConvEncoder(channels, grid.shape, width=width, **settings, time=time)
+
+
+def make_prior(config: LatentConfig, latent: Latent, encodings: int = 0) -> Prior:
+    """The law from which z is drawn, of the right sizes and not yet fitted.
+
+    Arguments:
+        config: The settings of the latent.
+        latent: The latent.
+        encodings: The number of stored encodings, for ``draw: encodings``.
+    """
+    if config.kind == "mixture" and isinstance(latent, Components):
+        return ComponentIds(latent.mixture)
+    dimension = latent.dimension
+    if config.drawn == "normal":
+        return StandardNormal(dimension)
+    if config.drawn == "mixture":
+        return MixturePrior(DiagonalMixture(config.fitted, dimension))
+    if config.drawn == "flow":
+        zero, one = torch.zeros(dimension), torch.ones(dimension)
+        return FlowPrior(Preconditioned(MLP(dimension, width=128, blocks=3), LinearPath()), dimension, zero, one)
+    empty = torch.zeros(max(1, encodings), dimension)
+    return Encodings(empty, empty.clone() if latent.stochastic else None)
+
+
+def make_objective(
+    training: TrainingConfig, config: ModelConfig, grid: Grid, latent: Latent | None = None
+) -> FlowMatching | ConsistencyFlowMatching | Regression:
     """The objective of these settings."""
+    if training.objective == "regression":
+        if latent is None or latent.stochastic:
+            raise ValueError(
+                "objective='regression' predicts from a latent that is given: use latent.kind='fields' or 'mixture', "
+                f"got {config.latent.kind!r}"
+            )
+        return Regression(latent)
     source: Source = Gaussian()
     if training.source == "gaussian-process":
         if config.space == "pod":
@@ -66,10 +219,51 @@ def make_objective(training: TrainingConfig, config: ModelConfig, grid: Grid) ->
             )
         length = 0.1 * max(b - a for a, b in grid.bounds)
         source = GaussianProcess(CorrelatedNoise(grid, Exponential(length)))
+    if training.objective == "consistency":
+        if latent is not None or training.prediction != "velocity":
+            raise ValueError("objective='consistency' trains a velocity without a latent")
+        return ConsistencyFlowMatching(_path(training), _coupling(training), source, segments=training.segments)
+    weight: Callable[[Tensor], Tensor] | None = LateWeight() if training.weight == "late" else None
+    if training.path == "bridge":
+        # Its velocity has no finite mean square without.
+        weight = BridgeWeight()
     return FlowMatching(
-        LinearPath(training.sigma),
-        ExactOT() if training.coupling == "ot" else Independent(),
+        _path(training),
+        _coupling(training),
         source,
-        weight=LateWeight() if training.weight == "late" else None,
+        latent,
+        beta=config.latent.beta,
+        times=LogitNormal() if training.times == "logit-normal" else Uniform(),
+        weight=weight,
         prediction=training.prediction,
     )
+
+
+def _path(training: TrainingConfig) -> Path:
+    if training.path == "cosine":
+        return Cosine()
+    kinds: dict[str, type[LinearPath | CondOT | BridgePath]] = {
+        "linear": LinearPath,
+        "condot": CondOT,
+        "bridge": BridgePath,
+    }
+    return kinds[training.path](training.sigma)
+
+
+def _coupling(training: TrainingConfig) -> Coupling:
+    if training.coupling == "sb":
+        return SchroedingerBridge(training.sigma)
+    return ExactOT() if training.coupling == "ot" else Independent()
+
+
+def make_solver(solver: str | Solver) -> Solver:
+    """The solver of this name; a `Solver` is returned as it is.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if isinstance(solver, Solver):
+        return solver
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), SOLVERS)}")
+    return SOLVERS[solver]()

@@ -5,6 +5,7 @@ The stages write into one folder, each file whole or not at all:
     experiment.yaml   the settings; their fingerprint names the experiment
     data.nc           the data
     model/            the trained model (and, while it trains, its checkpoint)
+    baselines/        models to compare it with, one a folder, with their samples
     samples.nc        the samples: fields as sampled, solutions completed, every score of both
     scores.json       medians and quartiles of the scores, of the anchors, and the statistics of the fields
     timings.json      the seconds that each stage took
@@ -21,23 +22,19 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import xarray as xr
 import yaml
 
 from physflow import __version__, report
-from physflow.assembly import make_network, make_objective, make_transform
+from physflow.baselines import folder_of, sample_baseline, train_baseline
 from physflow.config import (
-    DataConfig,
     ExperimentConfig,
-    ModelConfig,
     SamplingConfig,
-    TrainingConfig,
     builtin_experiments,
     fingerprint,
     from_dict,
@@ -45,19 +42,25 @@ from physflow.config import (
     to_dict,
 )
 from physflow.data import darcy, files
-from physflow.data.batches import FileBatches, encode, rows
-from physflow.data.files import FieldReader, atomic
-from physflow.data.streams import DarcyStream
-from physflow.fields import SAMPLE, content_fingerprint, field_names
-from physflow.generative import BatchSource, BatchStream, TensorBatches, train
+from physflow.data.files import atomic
+from physflow.fields import SAMPLE
+from physflow.fitting import train_model
 from physflow.model import Model, load
-from physflow.pde import Symmetry, check_device, from_dataset, identity, score
+from physflow.pde import score
 from physflow.summary import COMPARED, summarize, write_scores
 
 __all__ = ["load_experiment", "run", "sample_model", "summarize", "train_model", "write_report"]
 
-_LAW = ("equation", "source", "boundary", "faces", "centering")
-_PRODUCTS = ("data.nc", "model", "samples.nc", "scores.json", "timings.json", "report.html", "experiment.yaml")
+_PRODUCTS = (
+    "data.nc",
+    "model",
+    "baselines",
+    "samples.nc",
+    "scores.json",
+    "timings.json",
+    "report.html",
+    "experiment.yaml",
+)
 
 
 def load_experiment(name: str | os.PathLike[str]) -> ExperimentConfig:
@@ -80,7 +83,21 @@ def load_experiment(name: str | os.PathLike[str]) -> ExperimentConfig:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    return from_dict(ExperimentConfig, values or {})
+    return from_dict(ExperimentConfig, _completed(values or {}))
+
+
+def _completed(values: Any) -> Any:
+    """The settings with those of each baseline, which states what differs, filled in from the experiment's own."""
+    if not isinstance(values, dict) or not isinstance(values.get("baselines"), list):
+        return values
+    shared = {key: values[key] for key in ("model", "training", "sampling") if key in values}
+    return {**values, "baselines": [_merge(shared, b) if isinstance(b, dict) else b for b in values["baselines"]]}
+
+
+def _merge(values: Any, changes: Any) -> Any:
+    if not isinstance(values, dict) or not isinstance(changes, dict):
+        return changes
+    return {**values, **{key: _merge(values.get(key), change) for key, change in changes.items()}}
 
 
 def run(config: ExperimentConfig, out: str | os.PathLike[str], overwrite: bool = False, progress: bool = False) -> Path:
@@ -120,7 +137,17 @@ def run(config: ExperimentConfig, out: str | os.PathLike[str], overwrite: bool =
             ),
         ),
         ("sample", samples, lambda: sample_model(load(out / "model"), samples, config.sampling, progress=progress)),
-        ("score", out / "scores.json", lambda: write_scores(out)),
+    ]
+    folders = {baseline.name: folder_of(out, baseline) for baseline in config.baselines}
+    for baseline in config.baselines:
+        folder = folders[baseline.name]
+        training = partial(train_baseline, out, baseline, config.data, progress)
+        stages += [
+            (f"train {baseline.name}", folder / "model" / "config.yaml", training),
+            (f"sample {baseline.name}", folder / "samples.nc", partial(sample_baseline, out, baseline, progress)),
+        ]
+    stages += [
+        ("score", out / "scores.json", lambda: write_scores(out, folders)),
         ("report", out / "report.html", lambda: write_report(out)),
     ]
     for name, product, stage in stages:
@@ -175,139 +202,6 @@ def _add_timing(out: Path, name: str, seconds: float) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return values
-
-
-def train_model(
-    data: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    model: ModelConfig | None = None,
-    training: TrainingConfig | None = None,
-    fields: Sequence[str] | None = None,
-    device: str = "auto",
-    overwrite: bool = False,
-    progress: bool = False,
-    generator: DataConfig | None = None,
-) -> Model:
-    """Train a model on a file of fields, with or without an equation, and save it as a folder.
-
-    An interrupted training goes on from its last checkpoint. With ``training.fresh`` the file serves the transform and
-    the validation; the training sees new samples of its generator, those after the last one in the file.
-
-    Arguments:
-        data: A netCDF-4 file of fields over (sample, *axes), or a folder of shards.
-        out: The folder of the model.
-        model: The settings of the network.
-        training: The settings of the training.
-        fields: The fields to model; those of the equation, or all, by default.
-        device: ``"auto"`` takes a GPU where there is one.
-        overwrite: Whether an existing model is replaced.
-        progress: Whether to show progress bars.
-        generator: The settings that made the file, with which ``training.fresh`` makes more.
-
-    Returns:
-        The trained model.
-
-    Raises:
-        FileExistsError: If the folder holds a complete model and `overwrite` is not set.
-        ValueError: If the data do not fit the settings.
-    """
-    model, training, out = model or ModelConfig(), training or TrainingConfig(), Path(out)
-    if (out / "config.yaml").exists() and not overwrite:
-        raise FileExistsError(f"{out} holds a trained model; choose another folder, or overwrite it (--overwrite)")
-    if overwrite:
-        for name in ("config.yaml", "weights.safetensors", "checkpoint.pt", "metrics.jsonl"):
-            (out / name).unlink(missing_ok=True)
-    with files.open(data) as ds:
-        equation = from_dataset(ds) if "equation" in ds.attrs else None
-        names = tuple(fields or (equation.fields if equation else field_names(ds)))
-        attrs = {key: ds.attrs[key] for key in _LAW if key in ds.attrs}
-        if equation is not None and set(names) == set(equation.fields):
-            names = equation.fields
-        elif equation is not None:
-            # Some of its fields only: there is nothing to score.
-            attrs, equation = {"centering": equation.grid.centering}, None
-        data_fingerprint, coefficients = content_fingerprint(ds), ds.attrs.get("coefficients")
-        directed = np.size(ds.attrs.get("correlation_length", 0.0)) > 1
-        if training.fresh:
-            _check_generator(ds, names, generator)
-    reader = FieldReader(data, names)
-    held_out = int(training.validation * len(reader))
-    split = len(reader) - held_out
-    if split < 2:
-        raise ValueError(
-            f"{data} holds {len(reader)} samples, of which {split} are left for training; it needs at least two"
-        )
-    images: Sequence[Symmetry] = (identity,)
-    if training.symmetries and coefficients == "uniform":
-        raise ValueError(
-            "symmetries=true needs a law with the symmetries of the equation; uniform coefficients of a positive mean "
-            "have none: leave it out"
-        )
-    if training.symmetries and directed:
-        raise ValueError("symmetries=true needs a law without a direction; two correlation lengths give it one")
-    if training.symmetries and equation is None:
-        raise ValueError(f"symmetries=true needs data with an equation and all of its fields; {data} has {list(names)}")
-    if training.symmetries and equation is not None:
-        images = equation.symmetries()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(device)
-    # After all that can be refused: the fit reads the data several times.
-    transform = make_transform(model, names).fit(lambda: rows(reader, 0, split))
-
-    def source(start: int, stop: int, images: Sequence[Symmetry] = (identity,)) -> BatchSource:
-        if model.space == "pod":
-            return TensorBatches(encode(reader, transform, start, stop, images))
-        return FileBatches(reader, transform, start, stop, images)
-
-    batches: BatchSource | BatchStream
-    if training.fresh and generator is not None:
-        batches = DarcyStream(
-            generator,
-            training.batch_size,
-            first=generator.samples,
-            transform=transform,
-            images=images,
-            image_seed=training.seed,
-        )
-    else:
-        batches = source(0, split, images)
-    network = train(
-        make_network(model, training, transform.channels(len(names)), reader.grid),
-        make_objective(training, model, reader.grid),
-        batches,
-        training,
-        validation=source(split, len(reader)) if held_out else None,
-        folder=out,
-        device=device,
-        fingerprint=data_fingerprint,
-        settings={"fields": list(names), **to_dict(model)},
-        progress=progress,
-    )
-    reader.close()
-    trained = Model(network.cpu(), transform, names, reader.grid, equation, attrs, model, training, data_fingerprint)
-    # Under torchrun every process holds the same weights; one writes them.
-    if int(os.environ.get("RANK", 0)) == 0:
-        trained.save(out)
-        (out / "checkpoint.pt").unlink(missing_ok=True)
-    return trained
-
-
-def _check_generator(ds: xr.Dataset, names: tuple[str, ...], generator: DataConfig | None) -> None:
-    """Check that these settings made the file, so that its transform and its validation fit what they make next."""
-    if generator is None:
-        raise ValueError(
-            "training.fresh=true makes new samples and needs the settings of their generator, which a file does not "
-            "hold: use `physflow run`, or leave it out to train on the samples of the file"
-        )
-    if ds.attrs.get("fingerprint") != darcy.metadata_of(generator).fingerprint:
-        raise ValueError(
-            "training.fresh=true needs the settings that made the file, but those given make another one: make the "
-            "file again with them"
-        )
-    if names != darcy.FIELDS:
-        raise ValueError(f"training.fresh=true learns all fields of the generator, {darcy.FIELDS}; got {names}")
 
 
 def sample_model(
@@ -367,6 +261,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
             versions=_versions(),
             machine=_machine(),
             timings=_read_json(folder / "timings.json"),
+            models=_read_json(folder / "scores.json").get("models", ()),
         )
 
 

@@ -14,51 +14,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 import xarray as xr
-import yaml
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from physflow import __version__
-from physflow.assembly import make_network, make_objective
+from physflow import storage
+from physflow.assembly import make_network, make_objective, make_prior, make_solver, sizes_of
 from physflow.config import ModelConfig, TrainingConfig, from_dict, nearest, to_dict
-from physflow.data.files import atomic
-from physflow.fields import content_fingerprint, to_dataset, to_tensor
+from physflow.fields import SAMPLE, content_fingerprint, to_dataset, to_tensor
 from physflow.generative import (
-    RK4,
-    Adaptive,
-    Euler,
-    Heun,
-    Midpoint,
+    Conditioned,
+    Coordinates,
+    Latent,
+    Prior,
     Solver,
+    Velocity,
     integrate,
 )
 from physflow.grid import Grid
-from physflow.inference import Completion, Correction
-from physflow.pde import Darcy, DarcyNodes, Equation, from_dataset, score_fields
+from physflow.inference import Correction
+from physflow.judgement import add_scores, completed
+from physflow.pde import Darcy, DarcyNodes, Equation, from_dataset
 from physflow.transforms import Transform, from_spec
 
-__all__ = ["SOLVERS", "Model", "load"]
-
-FORMAT = "physflow-model-1"
-
-SOLVERS: dict[str, type[Solver]] = {
-    "euler": Euler,
-    "midpoint": Midpoint,
-    "heun": Heun,
-    "rk4": RK4,
-    "dopri5": Adaptive,
-}
-"""The solvers by the names that the command line and `Model.sample` take; a `Solver` object serves as well."""
+__all__ = ["Model", "load"]
 
 _BLOCK = 50
 """Samples that are computed together, always a whole block: a sample does not depend on how many are asked for."""
 
 
-_SCORED = 256
-"""Samples that are scored together, for the memory."""
+DRAWS = {
+    "encodings": "drawn from the encodings of the training data",
+    "normal": "drawn from N(0, I)",
+    "mixture": "drawn from a fitted mixture",
+    "flow": "drawn from a flow fitted to the encodings of the training data",
+}
+"""How z was drawn, as the samples' attributes say it."""
 
 
 class Model:
@@ -74,6 +66,7 @@ class Model:
         config: The settings of the network.
         training: The settings with which it was trained.
         fingerprint: The fingerprint of the training data.
+        prior: The law from which z is drawn, for a network with a latent (`physflow.generative.Conditioned`).
     """
 
     def __init__(
@@ -87,26 +80,36 @@ class Model:
         config: ModelConfig | None = None,
         training: TrainingConfig | None = None,
         fingerprint: str = "",
+        prior: Prior | None = None,
     ) -> None:
+        self.latent: Latent | None = network.latent if isinstance(network, Conditioned) else None
+        if self.latent is not None and (prior is None or prior.dimension != self.latent.dimension):
+            raise ValueError(
+                f"a network with a latent of {self.latent.dimension} components needs a prior of the same, got "
+                f"{'none' if prior is None else prior.dimension}"
+            )
         if equation is not None and tuple(fields) != equation.fields:
             raise ValueError(f"expected the equation's fields {equation.fields} in this order, got {tuple(fields)}")
-        self.network, self.transform = network.eval(), transform
+        self.network, self.transform, self.prior = network.eval(), transform, prior
         self.fields, self.grid, self.equation = tuple(fields), grid, equation
         self.attrs, self.fingerprint = dict(attrs or {}), fingerprint
         self.config, self.training = config or ModelConfig(), training or TrainingConfig()
-        self.objective = make_objective(self.training, self.config, grid)
+        self.objective = make_objective(self.training, self.config, grid, self.latent)
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.network.parameters())
+        latent = "" if self.latent is None else f"latent of {self.latent.dimension} ({self.config.latent.kind}), "
         return (
             f"Model({', '.join(self.fields)} on {' x '.join(map(str, self.grid.shape))} {self.grid.centering}, "
-            f"{type(self.equation).__name__ if self.equation else 'no equation'}, {parameters:,} parameters)"
+            f"{type(self.equation).__name__ if self.equation else 'no equation'}, {latent}{parameters:,} parameters)"
         )
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one item in model space."""
+        """The shape of what the flow runs over: an item in model space, less what the latent holds of it."""
         channels = self.transform.channels(len(self.fields))
+        if isinstance(self.latent, Coordinates):
+            channels -= self.latent.dimension
         return (channels,) if self.config.space == "pod" else (channels, *self.grid.shape)
 
     def to(self, device: str | torch.device) -> Model:
@@ -152,18 +155,97 @@ class Model:
         """
         if n < 0 or seed < 0:
             raise ValueError(f"the number of samples and the seed must not be negative, got {n} and {seed}")
+        return self._generate(n, seed, solver, steps, correction, score, dtype, progress)
+
+    def encode(self, ds: xr.Dataset) -> xr.DataArray:
+        """The latents of fields: the means of their posteriors.
+
+        Arguments:
+            ds: Fields on the model's grid.
+
+        Returns:
+            The latents over (sample, latent).
+
+        Raises:
+            ValueError: If the model has no latent, or one that is no function of the fields alone.
+        """
+        latent = self._with_latent()
+        pieces = to_tensor(ds, self.fields).split(256)
+        device = next(self.network.parameters()).device
+        z = [latent.encode(self.transform(piece.to(device)).float()).cpu() for piece in pieces]
+        values = torch.cat(z) if z else torch.empty(0, latent.dimension)
+        return xr.DataArray(values.numpy(), dims=(SAMPLE, "latent"), name="z")
+
+    def decode(
+        self,
+        z: xr.DataArray | np.ndarray | Tensor,
+        seed: int = 0,
+        solver: str | Solver = "heun",
+        steps: int = 10,
+        correction: str | Correction | None = None,
+        *,
+        score: bool = True,
+        dtype: str = "float32",
+        progress: bool = False,
+    ) -> xr.Dataset:
+        """Draw one field for each given latent. Sample i has the noise of sample i of `sample` with this seed.
+
+        Arguments:
+            z: The latents, shape (samples, latent), as `encode` gives them.
+            seed: The seed of the noise.
+            solver: See `sample`, as for all that follows.
+            steps: The number of steps.
+            correction: The correction.
+            score: Whether to score.
+            dtype: The type of the fields.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            A Dataset as `sample` returns it.
+
+        Raises:
+            ValueError: If the model has no latent, or the shape is wrong.
+        """
+        latent = self._with_latent()
+        values = z if isinstance(z, Tensor) else torch.as_tensor(np.asarray(z))
+        if values.ndim != 2 or values.shape[1] != latent.dimension:
+            raise ValueError(f"expected latents of shape (samples, {latent.dimension}), got {tuple(values.shape)}")
+        return self._generate(len(values), seed, solver, steps, correction, score, dtype, progress, values.float())
+
+    def _with_latent(self) -> Latent:
+        if self.latent is None:
+            raise ValueError(
+                "this model has no latent; train one with a latent (ModelConfig.latent), such as "
+                "latent: {kind: posterior}"
+            )
+        return self.latent
+
+    def _generate(
+        self,
+        n: int,
+        seed: int,
+        solver: str | Solver,
+        steps: int,
+        correction: str | Correction | None,
+        score: bool,
+        dtype: str,
+        progress: bool,
+        given: Tensor | None = None,
+    ) -> xr.Dataset:
+        """Fields for drawn or given latents; see `sample`."""
         if dtype not in ("float32", "float64"):
             raise ValueError(f"unknown dtype {dtype!r}; {nearest(str(dtype), ('float32', 'float64'))}")
-        solver_object = self._solver(solver)
+        solver_object = make_solver(solver)
         correct = self._correction(correction)
-        velocity = self.objective.velocity(self.network)
+        velocity = _Counted(self.objective.velocity(self.network))
         device = next(self.network.parameters()).device
         pieces = [torch.empty(0, len(self.fields), *self.grid.shape, dtype=getattr(torch, dtype))]
         with torch.inference_mode(), tqdm(total=n, desc="sample", unit="field", disable=not progress) as bar:
             for first in range(0, n, _BLOCK):
-                noise = torch.cat([self._noise(seed, i) for i in range(first, first + _BLOCK)]).to(device)
-                y = integrate(velocity, noise, solver_object, steps)
-                fields = self.transform.inverse(y.double()).cpu().to(getattr(torch, dtype))
+                x0, z = self._start(seed, first, given)
+                y = integrate(velocity, x0.to(device), solver_object, steps, None if z is None else z.to(device))
+                items = y if z is None or self.latent is None else self.latent.join(z.to(device), y)
+                fields = self.transform.inverse(items.double()).cpu().to(getattr(torch, dtype))
                 pieces.append((correct(fields) if correct else fields)[: n - first])
                 bar.update(len(pieces[-1]))
         fields = torch.cat(pieces)
@@ -173,8 +255,12 @@ class Model:
             "seed": seed,
             "solver": repr(solver_object),
             "steps": steps,
+            # Each block counts alike, but for adaptive solvers.
+            "evaluations": velocity.calls / max(1, len(pieces) - 1),
             "correction": correction if isinstance(correction, str) else "none" if correction is None else "custom",
         }
+        if self.latent is not None:
+            attrs["latent"] = "given" if given is not None else DRAWS[self.config.latent.drawn]
         ds = to_dataset(fields, self.fields, self.grid, attrs)
         if (source := self._custom_source()) is not None:
             ds["source"] = (self.grid.axes, source.numpy())
@@ -182,62 +268,17 @@ class Model:
         return self.score(ds) if score and self.equation is not None else ds
 
     def score(self, ds: xr.Dataset, suffix: str = "", **replace: str) -> xr.Dataset:
-        """Add the scores of a Dataset's fields to it, one variable a score.
-
-        Arguments:
-            ds: Fields on the model's grid.
-            suffix: Added to the name of each score.
-            replace: ``pressure="pressure_completed"`` scores that variable in place of the field.
-
-        Returns:
-            The Dataset with the scores added.
-        """
-        if self.equation is None:
-            raise ValueError("this model was trained on data without an equation: there is nothing to score with")
-        names = [replace.get(name, name) for name in self.equation.fields]
-        fields = to_tensor(ds, names, finite=False)
-        valid = self.valid(fields)
-        pieces = [score_fields(self.equation, *piece.unbind(1)) for piece in fields[valid].split(_SCORED)]
-        scores = {}
-        for name in pieces[0]:
-            scores[name + suffix] = np.full(len(valid), np.nan)
-            scores[name + suffix][valid.numpy()] = np.concatenate([piece[name] for piece in pieces])
-        return ds.assign({name: ("sample", values, {"units": "1"}) for name, values in scores.items()})
-
-    def valid(self, fields: Tensor) -> Tensor:
-        """Which samples the equation can judge: finite, and positive where it must be. Others have no score (NaN).
-
-        Arguments:
-            fields: Fields of shape (batch, channel, *axes).
-
-        Returns:
-            One truth value a sample, shape (batch,).
-        """
-        good = torch.isfinite(fields).flatten(1).all(1)
-        for name in self.equation.positive if self.equation is not None else ():
-            good &= (fields[:, self.fields.index(name)] > 0).flatten(1).all(1)
-        return good
+        """Add the scores of a Dataset's fields to it; see `physflow.judgement.add_scores`."""
+        return add_scores(ds, self._with_equation("scoring"), suffix, **replace)
 
     def complete(self, fields: Tensor) -> Tensor:
-        """Replace the solution fields by the solution for the inputs, p = S(K); NaN where these are not valid.
+        """Replace the solution fields by the solution for the inputs; see `physflow.judgement.completed`."""
+        return completed(self._with_equation("completion"), fields)
 
-        Arguments:
-            fields: Fields of shape (batch, channel, *axes) in physical units.
-
-        Returns:
-            Completed fields of the same shape and type.
-
-        Raises:
-            ValueError: If the model was trained on data without an equation.
-        """
+    def _with_equation(self, what: str) -> Equation:
         if self.equation is None:
-            raise ValueError("completion needs an equation, and this model was trained on data without one")
-        inputs = [self.fields.index(name) for name in self.equation.inputs]
-        good = self.valid(fields[:, inputs])
-        completed = torch.full_like(fields, torch.nan)
-        completed[:, inputs] = fields[:, inputs]
-        completed[good] = Completion(self.equation.complete)(fields[good])
-        return completed
+            raise ValueError(f"{what} needs an equation, and this model was trained on data without one")
+        return self.equation
 
     def check_data(self, ds: xr.Dataset) -> None:
         """Warn if a Dataset is not the one that the model was trained on, by its fingerprint."""
@@ -256,40 +297,37 @@ class Model:
             return self.equation.source_term
         return None
 
-    def _noise(self, seed: int, index: int) -> Tensor:
+    def _start(self, seed: int, first: int, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Noise and latents of the samples first .. first + _BLOCK - 1; beyond the given latents, any."""
         # torch's generator knows 32 bits of its seed: a sum, unlike a hash, gives no two samples of a seed the same.
         start = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        generator = torch.Generator().manual_seed((start + index) % 2**32)
-        return self.objective.source.sample((1, *self.shape), generator)
-
-    def _solver(self, solver: str | Solver) -> Solver:
-        if isinstance(solver, Solver):
-            return solver
-        if solver not in SOLVERS:
-            raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), SOLVERS)}")
-        return SOLVERS[solver]()
+        noise, latents = [], []
+        for index in range(first, first + _BLOCK):
+            generator = torch.Generator().manual_seed((start + index) % 2**32)
+            noise.append(self.objective.source.sample((1, *self.shape), generator))
+            if given is not None:
+                latents.append(given[min(index, len(given) - 1)][None])
+            elif self.prior is not None:
+                latents.append(self.prior.draw(1, generator))
+        return torch.cat(noise), torch.cat(latents) if latents else None
 
     def _correction(self, correction: str | Correction | None) -> Correction | None:
         if correction is None or callable(correction):
             return correction
         if correction != "complete":
             raise ValueError(f"unknown correction {correction!r}; {nearest(str(correction), ('complete',))}")
-        if self.equation is None:
-            raise ValueError("correction='complete' needs an equation, and this model was trained on data without one")
+        self._with_equation("correction='complete'")
         return self.complete
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model to a folder, each file whole or not at all."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
-        tensors |= {f"transform.{k}": v.contiguous() for k, v in self.transform.state_dict().items()}
+        parts: dict[str, nn.Module] = {"network": self.network, "transform": self.transform}
+        if self.prior is not None:
+            parts["prior"] = self.prior
+        tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
         if (source := self._custom_source()) is not None:
-            tensors["source"] = source.contiguous()
-        with atomic(folder / "weights.safetensors") as part:
-            safetensors.torch.save_file(tensors, part)
+            tensors["source"] = source
         config = {
-            "format": FORMAT,
             "fields": list(self.fields),
             "grid": to_dict(self.grid),
             "attrs": {k: v.item() if isinstance(v, np.generic) else v for k, v in self.attrs.items()},
@@ -297,12 +335,8 @@ class Model:
             "model": to_dict(self.config),
             "training": to_dict(self.training),
             "data_fingerprint": self.fingerprint,
-            "versions": {"physflow": __version__, "torch": str(torch.__version__)},
         }
-        # Last: a folder with config.yaml is a complete model.
-        with atomic(folder / "config.yaml") as part:
-            part.write_text(yaml.safe_dump(config, sort_keys=False))
-        return folder
+        return storage.write(folder, config, tensors)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Model:
@@ -312,42 +346,41 @@ class Model:
             FileNotFoundError: If the folder holds no complete model.
             ValueError: If its files do not fit together or are of another format.
         """
-        folder = Path(folder)
-        if not (folder / "config.yaml").is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no trained model (no config.yaml); train one with `physflow train`"
-            )
-        try:
-            config = yaml.safe_load((folder / "config.yaml").read_text())
-            if config["format"] != FORMAT:
-                raise ValueError(f"its format is {config['format']!r}")
+        config, tensors = storage.read(folder)
+        with storage.explained(folder):
             grid = from_dict(Grid, {**config["grid"], "bounds": tuple(map(tuple, config["grid"]["bounds"]))})
             model, training = from_dict(ModelConfig, config["model"]), from_dict(TrainingConfig, config["training"])
             transform, attrs = from_spec(config["transform"]), config["attrs"]
             fields, fingerprint = tuple(config["fields"]), config["data_fingerprint"]
-        except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{folder / 'config.yaml'} is not a model of format {FORMAT!r}: {error}; was it edited, or made by "
-                "another version?"
-            ) from error
-        network = make_network(model, training, transform.channels(len(fields)), grid)
+        network = make_network(model, training, sizes_of(transform, fields), grid)
+        prior = None
         try:
-            tensors = safetensors.torch.load_file(folder / "weights.safetensors")
-            network.load_state_dict(_part(tensors, "network."))
-            transform.load_state_dict(_part(tensors, "transform."))
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            raise ValueError(f"the weights in {folder} do not fit its config.yaml, or are damaged: {error}") from error
+            network.load_state_dict(storage.part(tensors, "network."))
+            transform.load_state_dict(storage.part(tensors, "transform."))
+            if isinstance(network, Conditioned):
+                stored = storage.part(tensors, "prior.")
+                prior = make_prior(model.latent, network.latent, len(stored.get("mean", ())))
+                prior.load_state_dict(stored)
+        except RuntimeError as error:
+            raise storage.misfit(folder, error) from error
         equation = None
         if "equation" in attrs:
             ds = to_dataset(torch.empty(0, len(fields), *grid.shape), fields, grid, attrs)
             if "source" in tensors:
                 ds["source"] = (grid.axes, tensors["source"].numpy())
             equation = from_dataset(ds)
-        return cls(network, transform, fields, grid, equation, attrs, model, training, fingerprint)
+        return cls(network, transform, fields, grid, equation, attrs, model, training, fingerprint, prior)
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+class _Counted:
+    """A velocity that counts how often it is asked."""
+
+    def __init__(self, velocity: Velocity) -> None:
+        self.velocity, self.calls = velocity, 0
+
+    def __call__(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        return self.velocity(x, t, z)
 
 
 def load(folder: str | os.PathLike[str]) -> Model:

@@ -15,10 +15,10 @@ from physflow.config import fingerprint, to_dict
 from physflow.data import files
 from physflow.data.files import atomic
 from physflow.fields import SAMPLE
-from physflow.model import load
+from physflow.model import Model, load
 from physflow.pde import score
 
-__all__ = ["COMPARED", "summarize", "write_scores"]
+__all__ = ["COMPARED", "model_row", "moments", "summarize", "write_scores"]
 
 COMPARED = 500
 """How many data fields the anchors are made of."""
@@ -39,8 +39,38 @@ def summarize(scores: xr.Dataset, suffix: str = "") -> dict[str, dict[str, float
     return summary
 
 
-def write_scores(out: Path) -> None:
-    """Write ``scores.json`` of an experiment's folder: scores, anchors, statistics, and the conditions of each."""
+def model_row(name: str, model: Model, samples: xr.Dataset, data_std: Mapping[str, float]) -> dict[str, Any]:
+    """What one model was told, what it costs and what its samples score: a row of a comparison.
+
+    Arguments:
+        name: Its name.
+        model: The model.
+        samples: Its samples with their scores.
+        data_std: The standard deviation of each field of the data, or of its logarithm, over samples and points.
+    """
+    logged = model.config.log
+    return {
+        "name": name,
+        "latent": model.config.latent.kind,
+        "given": list(model.config.latent.fields),
+        "drawn": samples.attrs.get("latent", ""),
+        "objective": model.training.objective,
+        "steps": model.training.steps,
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "solver": f"{samples.attrs['solver']}, {samples.attrs['steps']} steps",
+        "evaluations": float(samples.attrs["evaluations"]),
+        "scores": summarize(samples),
+        "std_ratio": {field: moments(samples[field], field in logged)[1] / data_std[field] for field in model.fields},
+    }
+
+
+def write_scores(out: Path, baselines: Mapping[str, Path] | None = None) -> None:
+    """Write ``scores.json`` of an experiment's folder: scores, anchors, statistics, and the conditions of each.
+
+    Arguments:
+        out: The folder.
+        baselines: The folders of the baselines, by name.
+    """
     with files.open(out / "data.nc") as data, files.open(out / "samples.nc") as samples:
         truth = data.isel({SAMPLE: slice(COMPARED)}).load()
         model = load(out / "model")
@@ -60,14 +90,21 @@ def write_scores(out: Path) -> None:
         if "equation" in truth.attrs:
             anchors = score(truth, anchors=True)
             content["anchors"] = {str(name): summarize(anchors.sel(anchor=name)) for name in anchors["anchor"].values}
+        data_std: dict[str, float] = {}
         for name in model.fields:
             logged = name in model.config.log
             # All of the data: the standard deviation over a few fields of long correlation is not known to a per cent.
-            (a, s), (b, r) = (_moments(ds[name], logged) for ds in (data, samples))
+            (a, s), (b, r) = (moments(ds[name], logged) for ds in (data, samples))
+            data_std[name] = s
             content["statistics"][f"log {name}" if logged else name] = {
                 "mean": {"data": a, "samples": b},
                 "std": {"data": s, "samples": r, "ratio": r / s},
             }
+        if baselines:
+            content["models"] = [model_row("this experiment", model, samples, data_std)]
+        for name, folder in (baselines or {}).items():
+            with files.open(folder / "samples.nc") as other:
+                content["models"].append(model_row(name, load(folder / "model"), other, data_std))
     with atomic(out / "scores.json") as part:
         part.write_text(json.dumps(content, indent=1))
 
@@ -79,7 +116,7 @@ def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _moments(field: xr.DataArray, logged: bool) -> tuple[float, float]:
+def moments(field: xr.DataArray, logged: bool) -> tuple[float, float]:
     """Mean and standard deviation of a field, or of its logarithm, over all samples and points, read in pieces."""
     count, total, square = 0, 0.0, 0.0
     for start in range(0, field.sizes[SAMPLE], COMPARED):

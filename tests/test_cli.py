@@ -197,7 +197,7 @@ def test_no_value_is_written_none_or_null(physflow_command):
         (
             ["train", "d", "--model.mlp.widht", "3"],
             "unknown option --model.mlp.widht; did you mean '--model.mlp.width'? valid: --model.mlp.blocks, "
-            "--model.mlp.expansion, --model.mlp.width",
+            "--model.mlp.expansion, --model.mlp.fusion, --model.mlp.width",
         ),
         (
             ["run", "x", "--data.sampels", "3"],
@@ -275,7 +275,7 @@ def test_wrong_arguments_are_explained(physflow_command, words, message):
             "train",
             "model: {mlp: {widht: 3}}",
             "unknown key 'model.mlp.widht' in the configuration; did you mean 'model.mlp.width'? valid: "
-            "model.mlp.blocks, model.mlp.expansion, model.mlp.width",
+            "model.mlp.blocks, model.mlp.expansion, model.mlp.fusion, model.mlp.width",
         ),
         (
             "train",

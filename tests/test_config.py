@@ -138,7 +138,7 @@ def test_every_choice_is_checked(cls):
     [
         (
             {"dta": {}},
-            "unknown key 'dta'; did you mean 'data'\\? valid: data, model, name, sampling, training",
+            "unknown key 'dta'; did you mean 'data'\\? valid: baselines, data, model, name, sampling, training",
         ),
         ({"data": {"sampels": 3}}, "unknown key 'data.sampels'; did you mean 'samples'\\?"),
         ({"model": {"mlp": {"widht": 3}}}, "unknown key 'model.mlp.widht'; did you mean 'width'\\?"),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import yaml
 
 import physflow
-from physflow import experiment
+from physflow import experiment, fitting
 from physflow.config import (
     DataConfig,
     ExperimentConfig,
@@ -217,7 +218,7 @@ def test_fresh_training_sees_the_samples_after_those_of_the_file(stored, monkeyp
         held.append(kwargs["validation"].batch(torch.arange(4)))
         return train(network, objective, data, config, **kwargs)
 
-    monkeypatch.setattr(experiment, "train", watch)
+    monkeypatch.setattr(fitting, "train", watch)
     training = dataclasses.replace(FRESH, symmetries=False)
     trained = experiment.train_model(stored, stored.parent / "m", model=model, training=training, generator=DATA)
     more = dataclasses.replace(DATA, samples=40 + 4 * 8)
@@ -363,3 +364,53 @@ class TestBadInput:
 @pytest.mark.parametrize("name", ["darcy-small", "darcy-tiny"])
 def test_built_in_experiments_are_valid(name):
     assert experiment.load_experiment(name).name == name
+
+
+def test_baselines_are_trained_on_the_same_data_and_stand_in_the_report(tmp_path):
+    settings = {
+        "name": "with baselines",
+        "data": {"samples": 40, "resolution": 8, "modes": 4},
+        "model": {"rank": 6, "mlp": {"width": 16, "blocks": 1}, "latent": {"kind": "fields", "fields": "permeability"}},
+        "training": {"steps": 4, "batch_size": 8, "warmup": 1},
+        "sampling": {"samples": 5, "solver": "euler", "steps": 2},
+        "baselines": [
+            {"name": "I-CFM", "model": {"latent": {"kind": "none", "fields": []}}},
+            {"name": "direct / regression", "training": {"objective": "regression"}, "sampling": {"steps": 1}},
+        ],
+    }
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    config = experiment.load_experiment(tmp_path / "settings.yaml")
+    plain, regression = config.baselines
+    # What a baseline does not state is as in the experiment.
+    assert plain.model.mlp == config.model.mlp
+    assert plain.training == config.training
+    assert regression.model == config.model
+    assert regression.sampling == dataclasses.replace(config.sampling, steps=1)
+
+    experiment.run(config, tmp_path / "run")
+    out = tmp_path / "run"
+    assert sorted(p.name for p in (out / "baselines").iterdir()) == ["direct-regression", "i-cfm"]
+    rows = json.loads((out / "scores.json").read_text())["models"]
+    assert [row["name"] for row in rows] == ["this experiment", "I-CFM", "direct / regression"]
+    assert [row["evaluations"] for row in rows] == [2, 2, 1]
+    assert [row["given"] for row in rows] == [["permeability"], [], ["permeability"]]
+    with files.open(out / "baselines" / "i-cfm" / "samples.nc") as ds:
+        assert rows[1]["scores"]["residual_mse"]["median"] == pytest.approx(float(ds["residual_mse"].median()))
+    timings = json.loads((out / "timings.json").read_text())
+    assert {"train", "train I-CFM", "train direct / regression"} <= set(timings)
+    page = (out / "report.html").read_text()
+    assert "told the law of permeability" in page
+    assert "direct / regression" in page
+    # A lost baseline is made again, and nothing else.
+    model = (out / "model" / "weights.safetensors").stat().st_mtime_ns
+    shutil.rmtree(out / "baselines" / "i-cfm")
+    for name in ("scores.json", "report.html"):
+        (out / name).unlink()
+    experiment.run(config, out)
+    assert json.loads((out / "scores.json").read_text())["models"] == rows
+    assert (out / "model" / "weights.safetensors").stat().st_mtime_ns == model
+
+
+def test_baselines_need_different_names():
+    with pytest.raises(ValueError, match="baselines of different names, got baseline, baseline"):
+        from_dict(ExperimentConfig, {"baselines": [{}, {}]})

@@ -7,19 +7,28 @@ import xarray as xr
 import yaml
 
 import physflow
-from physflow.assembly import make_network, make_objective, make_transform
-from physflow.config import MLPConfig, ModelConfig, TrainingConfig, UNetConfig
+from physflow.assembly import make_network, make_objective, make_prior, make_transform, sizes_of
+from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, TrainingConfig, UNetConfig
 from physflow.data.darcy import generate
 from physflow.fields import content_fingerprint, to_tensor
-from physflow.generative import Heun
+from physflow.generative import Conditioned, Heun
 from physflow.grid import Grid
 from physflow.model import Model
 from physflow.pde import Darcy, from_dataset, score
 
 FIELDS = ("permeability", "pressure")
+SMALL = {"mlp": MLPConfig(width=16, blocks=1), "unet": UNetConfig(channels=8, multipliers=(1, 2), blocks=1)}
+PIXEL = {"space": "pixel", "network": "unet", **SMALL}
+ENCODER = EncoderConfig(width=8, channels=4, multipliers=(1, 2))
 SPACES = {
-    "pod": ModelConfig(mlp=MLPConfig(width=16, blocks=1)),
-    "pixel": ModelConfig(space="pixel", network="unet", unet=UNetConfig(channels=8, multipliers=(1, 2), blocks=1)),
+    "pod": ModelConfig(**SMALL),
+    "pixel": ModelConfig(**PIXEL),
+    "fields": ModelConfig(**SMALL, latent=LatentConfig("fields", fields=("permeability",))),
+    "posterior": ModelConfig(**SMALL, latent=LatentConfig("posterior", 3, encoder=ENCODER)),
+    "v-rfm": ModelConfig(**PIXEL, latent=LatentConfig("posterior", 3, inputs=("x0", "xt", "t"), encoder=ENCODER)),
+    "vae": ModelConfig(**PIXEL, latent=LatentConfig("vae", 3, draw="flow", encoder=ENCODER)),
+    "fitted": ModelConfig(**SMALL, latent=LatentConfig("vae", 3, draw="mixture", fitted=2, encoder=ENCODER)),
+    "mixture": ModelConfig(**SMALL, latent=LatentConfig("mixture", components=3)),
 }
 LAW = ("equation", "source", "boundary", "faces", "centering")
 
@@ -30,13 +39,14 @@ def untrained(config=SPACES["pod"], training=None, equation=True):
     training = training or TrainingConfig()
     transform = make_transform(config, FIELDS).fit(to_tensor(ds).float())
     grid = Grid((8, 8))
-    network = make_network(config, training, transform.channels(2), grid)
+    network = make_network(config, training, sizes_of(transform, FIELDS), grid)
     generator = torch.Generator().manual_seed(1)
     for parameter in network.parameters():
         parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
     attrs = {key: ds.attrs[key] for key in LAW} if equation else {}
     equation = from_dataset(ds) if equation else None
-    return Model(network, transform, FIELDS, grid, equation, attrs, config, training, content_fingerprint(ds))
+    prior = make_prior(config.latent, network.latent) if isinstance(network, Conditioned) else None
+    return Model(network, transform, FIELDS, grid, equation, attrs, config, training, content_fingerprint(ds), prior)
 
 
 @pytest.mark.parametrize("config", SPACES.values(), ids=SPACES)
@@ -83,7 +93,7 @@ def test_every_solver_and_prediction(solver, prediction):
 
 def test_a_gaussian_process_source_is_correlated():
     model = untrained(SPACES["pixel"], TrainingConfig(source="gaussian-process"))
-    noise = torch.cat([model._noise(0, i) for i in range(400)])
+    noise = torch.cat([model._start(0, first, None)[0] for first in range(0, 400, 50)])
     assert abs(float(noise.std()) - 1) < 0.05
     neighbours = float((noise[..., 1:, :] * noise[..., :-1, :]).mean())
     # The exponential covariance at distance h = 1/8 with correlation length 0.1.
@@ -94,16 +104,53 @@ def test_an_untrained_preconditioned_model_is_the_gaussian_of_the_data():
     ds = generate(500, resolution=8, modes=6, dtype="float64")
     config, training = SPACES["pod"], TrainingConfig()
     transform = make_transform(config, FIELDS).fit(to_tensor(ds))
-    network = make_network(config, training, transform.channels(2), Grid((8, 8)))
+    network = make_network(config, training, sizes_of(transform, FIELDS), Grid((8, 8)))
     samples = Model(network, transform, FIELDS, Grid((8, 8)), None, {}, config, training).sample(500, steps=20)
     ratio = np.log(samples["permeability"]).std() / np.log(ds["permeability"]).std()
     assert abs(float(ratio) - 1) < 0.05
 
 
+@pytest.mark.parametrize("name", ["fields", "posterior", "vae", "mixture"])
+def test_encoded_and_decoded(name):
+    model, ds = untrained(SPACES[name]), generate(60, resolution=8, modes=6)
+    z = model.encode(ds)
+    assert z.dims == ("sample", "latent")
+    assert z.shape == (60, model.latent.dimension)
+    again = model.decode(z, seed=5, steps=2)
+    assert again.sizes["sample"] == 60
+    assert again.attrs["latent"] == "given"
+    # Each field has its own latent and the noise of its index, whatever comes after it.
+    xr.testing.assert_equal(model.decode(z.values[:7], seed=5, steps=2), again.isel(sample=slice(7)))
+    assert model.decode(z[:0]).sizes["sample"] == 0
+    assert model.encode(ds.isel(sample=slice(0))).shape[0] == 0
+    if name == "fields":
+        # The latent holds the permeability: up to the modes that the POD leaves out, it comes back.
+        np.testing.assert_allclose(np.log(again["permeability"]), np.log(ds["permeability"]), atol=0.05)
+
+
+def test_the_same_noise_with_another_latent_gives_another_field():
+    model = untrained(SPACES["posterior"])
+    one, other = (model.decode(np.full((2, 3), value), score=False) for value in (-1.0, 1.0))
+    assert not np.allclose(one["pressure"], other["pressure"])
+
+
+def test_latents_that_do_not_fit_are_refused():
+    model, plain = untrained(SPACES["posterior"]), untrained()
+    with pytest.raises(ValueError, match=r"expected latents of shape \(samples, 3\), got \(4, 2\)"):
+        model.decode(np.zeros((4, 2)))
+    for action in (lambda: plain.encode(generate(2, resolution=8)), lambda: plain.decode(np.zeros((1, 3)))):
+        with pytest.raises(ValueError, match="this model has no latent; train one with a latent"):
+            action()
+    with pytest.raises(ValueError, match="this posterior reads x0, xt, t, but got no x0, xt, t"):
+        untrained(SPACES["v-rfm"]).encode(generate(2, resolution=8))
+    with pytest.raises(ValueError, match="a latent of 3 components needs a prior of the same, got none"):
+        Model(model.network, model.transform, FIELDS, model.grid)
+
+
 def test_no_two_samples_start_from_the_same_noise():
     model = untrained()
     # torch's generator knows 32 bits of its seed: these two indices once collided.
-    assert not torch.equal(model._noise(1, 59922), model._noise(1, 74925))
+    assert not torch.equal(model._start(1, 59922, None)[0][0], model._start(1, 74925, None)[0][0])
 
 
 def test_a_sample_that_cannot_be_judged_is_kept_without_a_score():
@@ -167,7 +214,7 @@ def test_weights_of_another_network(tmp_path):
 
 
 def test_a_folder_of_another_kind(tmp_path):
-    with pytest.raises(ValueError, match="not a model of format 'physflow-model-1'"):
+    with pytest.raises(ValueError, match="not a model of format 'physflow-model-2'"):
         damaged(tmp_path, lambda f: (f / "config.yaml").write_text("a: 1"))()
     with pytest.raises(FileNotFoundError, match=r"holds no trained model"):
         physflow.load(tmp_path)
@@ -184,7 +231,7 @@ def test_a_folder_of_another_kind(tmp_path):
         (lambda m: m.sample(1, correction="completed"), "unknown correction 'completed'; did you mean 'complete'"),
         (lambda m: untrained(equation=False).sample(1, correction="complete"), "needs an equation"),
         (lambda m: untrained(equation=False).complete(torch.ones(1, 2, 8, 8)), "completion needs an equation"),
-        (lambda m: untrained(equation=False).score(m.sample(1)), "nothing to score with"),
+        (lambda m: untrained(equation=False).score(m.sample(1)), "scoring needs an equation"),
         (lambda m: make_objective(TrainingConfig(source="gaussian-process"), m.config, m.grid), "needs space='pixel'"),
         (lambda m: Model(m.network, m.transform, FIELDS[::-1], m.grid, m.equation), "in this order"),
     ],

@@ -42,6 +42,9 @@ class Parser(ArgumentParser):
         group = self.add_argument_group(prefix.removesuffix(".") or "settings", summary)
         for f in dataclasses.fields(cls):
             name, hint, metavar = f"{prefix}{f.name}", hints[f.name], None
+            if dataclasses.is_dataclass(next(iter(typing.get_args(hint)), None)):
+                # A list of settings is for files.
+                continue
             if dataclasses.is_dataclass(hint):
                 self.add_settings(typing.cast(type, hint), f"{name}.", defaults)
                 continue

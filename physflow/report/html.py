@@ -45,6 +45,7 @@ def write_report(
     versions: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
     timings: Mapping[str, Any] | None = None,
+    models: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write the report of an experiment.
 
@@ -60,6 +61,7 @@ def write_report(
         versions: Names of packages and their versions.
         machine: What the experiment ran on.
         timings: The wall-clock time of each stage, in seconds.
+        models: This model and those to compare it with, as `physflow.summary.model_row` describes each.
 
     Returns:
         The path.
@@ -89,6 +91,7 @@ def write_report(
         boxes=_boxes(samples, anchors, scores),
         statistics=[_statistics(field) for field in fields],
         distributions=[_distribution(truth, samples, field) for field in fields],
+        models=[_model(row, timings or {}) for row in models],
         training=_image(figures.training_curve(metrics), "The training loss against the step.") if metrics else None,
         config=yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True) if config else "",
         tables={
@@ -245,6 +248,26 @@ def _distribution(truth: xr.Dataset, samples: xr.Dataset, field: Field) -> dict[
         ),
     ]
     return {"label": field.label, "images": images}
+
+
+def _model(row: Mapping[str, Any], timings: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the table of models."""
+    first = row["name"] == "this experiment"
+    told = ""
+    if row["given"]:
+        told = f"told the law of {', '.join(row['given'])}"
+    elif row["latent"] != "none":
+        told = f"latent {row['drawn']}"
+    kind = {"flow": "flow matching", "regression": "regression", "consistency": "consistency flow matching"}
+    return {
+        **row,
+        "kind": "generated" if first else "anchor",
+        "what": "; ".join(part for part in (kind.get(row["objective"], row["objective"]), told) if part),
+        "seconds": _seconds(timings.get("train" if first else f"train {row['name']}", "\N{EN DASH}")),
+        "shown": {
+            score: row["scores"][score] for score in ("solution_error", "residual_mse") if score in row["scores"]
+        },
+    }
 
 
 def _mean(u: np.ndarray) -> float:

@@ -1,0 +1,283 @@
+"""Training a model on a file of fields: transform, latent, network and prior, in this order.
+
+A two-stage latent is trained before the network, a mixture fitted before it; what z is drawn from comes last, for it is
+fitted to what the trained latent makes of the data. All of them see the training samples of the file only, never those
+kept for the validation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from physflow.assembly import make_network, make_objective, make_prior, make_transform, make_vae, sizes_of
+from physflow.config import DataConfig, LatentConfig, ModelConfig, TrainingConfig, to_dict
+from physflow.data import darcy, files
+from physflow.data.batches import FileBatches, encode, rows
+from physflow.data.files import FieldReader
+from physflow.data.streams import DarcyStream
+from physflow.fields import content_fingerprint, field_names
+from physflow.generative import (
+    ELBO,
+    BatchSource,
+    BatchStream,
+    Components,
+    Conditioned,
+    DiagonalMixture,
+    FlowMatching,
+    FlowPrior,
+    Latent,
+    MixturePrior,
+    NormalLatent,
+    Objective,
+    Prior,
+    TensorBatches,
+    encodings_of,
+    train,
+)
+from physflow.grid import Grid
+from physflow.model import Model
+from physflow.pde import Symmetry, check_device, from_dataset, identity
+
+__all__ = ["LAW", "train_model"]
+
+LAW = ("equation", "source", "boundary", "faces", "centering")
+"""The attributes of a data set that rebuild its equation and grid."""
+
+_PRODUCTS = ("config.yaml", "weights.safetensors", "checkpoint.pt", "metrics.jsonl")
+_STAGES = ("vae", "prior")
+_PIECE = 1024
+
+
+def train_model(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: ModelConfig | None = None,
+    training: TrainingConfig | None = None,
+    fields: Sequence[str] | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = False,
+    generator: DataConfig | None = None,
+) -> Model:
+    """Train a model on a file of fields, with or without an equation, and save it as a folder.
+
+    An interrupted training goes on from its last checkpoint. With ``training.fresh`` the file serves the transform and
+    the validation; the training sees new samples of its generator, those after the last one in the file.
+
+    Arguments:
+        data: A netCDF-4 file of fields over (sample, *axes), or a folder of shards.
+        out: The folder of the model.
+        model: The settings of the network.
+        training: The settings of the training.
+        fields: The fields to model; those of the equation, or all, by default.
+        device: ``"auto"`` takes a GPU where there is one.
+        overwrite: Whether an existing model is replaced.
+        progress: Whether to show progress bars.
+        generator: The settings that made the file, with which ``training.fresh`` makes more.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        FileExistsError: If the folder holds a complete model and `overwrite` is not set.
+        ValueError: If the data do not fit the settings.
+    """
+    model, training, out = model or ModelConfig(), training or TrainingConfig(), Path(out)
+    if (out / "config.yaml").exists() and not overwrite:
+        raise FileExistsError(f"{out} holds a trained model; choose another folder, or overwrite it (--overwrite)")
+    if overwrite:
+        for folder in (out, *(out / stage for stage in _STAGES)):
+            for name in _PRODUCTS:
+                (folder / name).unlink(missing_ok=True)
+    with files.open(data) as ds:
+        equation = from_dataset(ds) if "equation" in ds.attrs else None
+        names = tuple(fields or (equation.fields if equation else field_names(ds)))
+        attrs = {key: ds.attrs[key] for key in LAW if key in ds.attrs}
+        if equation is not None and set(names) == set(equation.fields):
+            names = equation.fields
+        elif equation is not None:
+            # Some of its fields only: there is nothing to score.
+            attrs, equation = {"centering": equation.grid.centering}, None
+        data_fingerprint, coefficients = content_fingerprint(ds), ds.attrs.get("coefficients")
+        directed = np.size(ds.attrs.get("correlation_length", 0.0)) > 1
+        if training.fresh:
+            _check_generator(ds, names, generator)
+    reader = FieldReader(data, names)
+    held_out = int(training.validation * len(reader))
+    split = len(reader) - held_out
+    if split < 2:
+        raise ValueError(
+            f"{data} holds {len(reader)} samples, of which {split} are left for training; it needs at least two"
+        )
+    images: Sequence[Symmetry] = (identity,)
+    if training.symmetries and coefficients == "uniform":
+        raise ValueError(
+            "symmetries=true needs a law with the symmetries of the equation; uniform coefficients of a positive mean "
+            "have none: leave it out"
+        )
+    if training.symmetries and directed:
+        raise ValueError("symmetries=true needs a law without a direction; two correlation lengths give it one")
+    if training.symmetries and equation is None:
+        raise ValueError(f"symmetries=true needs data with an equation and all of its fields; {data} has {list(names)}")
+    if training.symmetries and equation is not None:
+        images = equation.symmetries()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
+    # After all that can be refused: the fit reads the data several times.
+    transform = make_transform(model, names).fit(lambda: rows(reader, 0, split))
+
+    def source(start: int, stop: int, images: Sequence[Symmetry] = (identity,)) -> BatchSource:
+        if model.space == "pod":
+            return TensorBatches(encode(reader, transform, start, stop, images))
+        return FileBatches(reader, transform, start, stop, images)
+
+    stream: BatchStream | None = None
+    if training.fresh and generator is not None:
+        stream = DarcyStream(
+            generator,
+            training.batch_size,
+            first=generator.samples,
+            transform=transform,
+            images=images,
+            image_seed=training.seed,
+        )
+    sizes = sizes_of(transform, names)
+    network = make_network(model, training, sizes, reader.grid)
+    stages = _Stages(model, training, out, device, data_fingerprint, progress)
+    items = source(0, split, images)
+    if isinstance(network, Conditioned):
+        stages.prepare(network.latent, items, sizes, reader.grid)
+    latent = network.latent if isinstance(network, Conditioned) else None
+    network = train(
+        network,
+        make_objective(training, model, reader.grid, latent),
+        stream or items,
+        training,
+        validation=source(split, len(reader)) if held_out else None,
+        folder=out,
+        device=device,
+        fingerprint=data_fingerprint,
+        settings={"fields": list(names), **to_dict(model)},
+        progress=progress,
+    ).cpu()
+    prior = stages.prior(network.latent, items) if isinstance(network, Conditioned) else None
+    reader.close()
+    trained = Model(network, transform, names, reader.grid, equation, attrs, model, training, data_fingerprint, prior)
+    # Under torchrun every process holds the same weights; one writes them.
+    if int(os.environ.get("RANK", 0)) == 0:
+        trained.save(out)
+        for folder in (out, *(out / stage for stage in _STAGES)):
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return trained
+
+
+class _Stages:
+    """What is trained or fitted beside the network of a model with a latent."""
+
+    def __init__(
+        self, model: ModelConfig, training: TrainingConfig, out: Path, device: str, fingerprint: str, progress: bool
+    ) -> None:
+        self.model, self.training, self.out = model, training, out
+        self.device, self.fingerprint, self.progress = device, fingerprint, progress
+
+    @property
+    def config(self) -> LatentConfig:
+        """The settings of the latent."""
+        return self.model.latent
+
+    def prepare(self, latent: Latent, items: BatchSource, sizes: dict[str, int], grid: Grid) -> None:
+        """Train or fit what the latent needs before the network is trained."""
+        if isinstance(latent, Components):
+            self._fit(latent.mixture, torch.cat([piece.flatten(1) for piece in _pieces(items)]))
+        if self.config.kind == "vae" and isinstance(latent, NormalLatent):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.training.seed)
+                vae: nn.Module = make_vae(self.model, sizes, grid)
+            steps, beta = self.config.pretraining_steps, self.config.pretraining_beta
+            vae = self._train(vae, ELBO(self.config.dimension, beta), items, steps, "vae", self.training).cpu()
+            latent.encoder.load_state_dict(vae.get_submodule("posterior.encoder").state_dict())
+
+    def prior(self, latent: Latent, items: BatchSource) -> Prior:
+        """The law from which z is drawn, fitted where it has to be."""
+        draw = self.config.drawn
+        if draw == "normal" or isinstance(latent, Components):
+            return make_prior(self.config, latent)
+        encodings = encodings_of(latent, _pieces(items))
+        if draw == "encodings":
+            return encodings
+        generator = torch.Generator().manual_seed(self.training.seed)
+        # One draw of every posterior: the prior is to have the spread of the draws, not of the means alone.
+        z = encodings.draw_each(generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.training.seed)
+            prior = make_prior(self.config, latent)
+        if isinstance(prior, MixturePrior):
+            self._fit(prior.mixture, z)
+        if isinstance(prior, FlowPrior):
+            prior.mean, prior.std = z.mean(0), z.std(0).clamp_min(1e-6)
+            items = TensorBatches((z - prior.mean) / prior.std)
+            settings = TrainingConfig(batch_size=256, seed=self.training.seed)
+            network = prior.network.requires_grad_(True)
+            steps = self.config.fitting_steps
+            network = self._train(network, FlowMatching(), items, steps, "prior", settings)
+            prior.network = network.cpu().requires_grad_(False)
+        return prior
+
+    def _train(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        items: BatchSource,
+        steps: int,
+        stage: str,
+        settings: TrainingConfig,
+    ) -> nn.Module:
+        settings = dataclasses.replace(settings, steps=steps, warmup=min(settings.warmup, steps // 10))
+        return train(
+            network,
+            objective,
+            items,
+            settings,
+            folder=self.out / stage,
+            device=self.device,
+            fingerprint=self.fingerprint,
+            settings={"stage": stage, **to_dict(self.model)},
+            progress=self.progress,
+        )
+
+    def _fit(self, mixture: DiagonalMixture, x: Tensor) -> None:
+        mixture.requires_grad_(True)
+        mixture.fit(x, steps=self.config.fitting_steps, seed=self.training.seed, progress=self.progress)
+        mixture.requires_grad_(False)
+
+
+def _pieces(items: BatchSource) -> Iterator[Tensor]:
+    """All items in order, in pieces."""
+    for indices in torch.arange(len(items)).split(_PIECE):
+        yield items.batch(indices)
+
+
+def _check_generator(ds: xr.Dataset, names: tuple[str, ...], generator: DataConfig | None) -> None:
+    """Check that these settings made the file, so that its transform and its validation fit what they make next."""
+    if generator is None:
+        raise ValueError(
+            "training.fresh=true makes new samples and needs the settings of their generator, which a file does not "
+            "hold: use `physflow run`, or leave it out to train on the samples of the file"
+        )
+    if ds.attrs.get("fingerprint") != darcy.metadata_of(generator).fingerprint:
+        raise ValueError(
+            "training.fresh=true needs the settings that made the file, but those given make another one: make the "
+            "file again with them"
+        )
+    if names != darcy.FIELDS:
+        raise ValueError(f"training.fresh=true learns all fields of the generator, {darcy.FIELDS}; got {names}")

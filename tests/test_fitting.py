@@ -1,0 +1,108 @@
+"""Training with latents, end to end: every kind, every way of drawing z, interrupted and resumed."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import physflow
+from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, TrainingConfig, UNetConfig
+from physflow.data.darcy import generate
+from physflow.fitting import train_model
+from physflow.generative import ELBO
+
+MLP = {"mlp": MLPConfig(width=16, blocks=1)}
+UNET = {"space": "pixel", "network": "unet", "unet": UNetConfig(channels=4, multipliers=(1, 2), blocks=1)}
+ENCODER = EncoderConfig(width=8, layers=2, channels=4, multipliers=(1, 2))
+STEPS = {"encoder": ENCODER, "pretraining_steps": 4, "fitting_steps": 60}
+KINDS = {
+    "fields": ModelConfig(**MLP, latent=LatentConfig("fields", fields=("permeability",), **STEPS)),
+    "fields-encodings": ModelConfig(
+        **MLP, latent=LatentConfig("fields", fields=("permeability",), draw="encodings", **STEPS)
+    ),
+    "posterior": ModelConfig(**UNET, latent=LatentConfig("posterior", 2, **STEPS)),
+    "posterior-normal": ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="normal", **STEPS)),
+    "v-rfm": ModelConfig(**UNET, latent=LatentConfig("posterior", 2, inputs=("x0", "x1", "xt", "t"), **STEPS)),
+    "vae": ModelConfig(**UNET, latent=LatentConfig("vae", 2, **STEPS)),
+    "vae-flow": ModelConfig(**MLP, latent=LatentConfig("vae", 2, draw="flow", **STEPS)),
+    "posterior-mixture": ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="mixture", fitted=1, **STEPS)),
+    "mixture": ModelConfig(**MLP, latent=LatentConfig("mixture", components=1, **STEPS)),
+}
+TRAINING = TrainingConfig(steps=4, batch_size=16, warmup=1, checkpoint_every=2, evaluate_every=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.nc"
+    generate(60, resolution=8, modes=4, out=path).close()
+    return path
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_latent_trains_draws_and_scores(name, data, tmp_path):
+    config = KINDS[name]
+    model = train_model(data, tmp_path / "model", model=config, training=TRAINING)
+    ds = physflow.load(tmp_path / "model").sample(5, seed=1, steps=2)
+    xr.testing.assert_identical(ds, model.sample(5, seed=1, steps=2))
+    assert np.isfinite(ds["residual_mse"]).all()
+    expected = {"encodings": "encodings", "normal": "N(0, I)", "mixture": "mixture", "flow": "a flow"}
+    assert expected[config.latent.drawn] in ds.attrs["latent"]
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_the_latent_of_two_stages_is_that_of_the_autoencoder(data, tmp_path):
+    """The frozen encoder is the trained one, and the second stage does not move it."""
+    config = KINDS["vae"]
+    one = train_model(data, tmp_path / "one", model=config, training=TRAINING)
+    longer = TrainingConfig(**{**vars(TRAINING), "steps": 8})
+    two = train_model(data, tmp_path / "two", model=config, training=longer)
+    untrained = ModelConfig(**UNET, latent=LatentConfig("vae", 2, **{**STEPS, "pretraining_steps": 5}))
+    other = train_model(data, tmp_path / "other", model=untrained, training=TRAINING)
+    states = [model.latent.encoder.state_dict() for model in (one, two, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("stage", ["vae", "prior"])
+def test_an_interrupted_stage_goes_on(stage, data, tmp_path, monkeypatch):
+    config = KINDS["vae-flow"]
+    whole = train_model(data, tmp_path / "whole", model=config, training=TRAINING)
+    kind = ELBO if stage == "vae" else physflow.generative.FlowMatching
+    terms, calls = kind.terms, [0]
+    # The flow of the model itself takes the first four calls, with its validation two more.
+    at = {"vae": 3, "prior": 20}[stage]
+
+    def interrupted(self, *arguments):
+        calls[0] += 1
+        if calls[0] == at:
+            raise KeyboardInterrupt
+        return terms(self, *arguments)
+
+    monkeypatch.setattr(kind, "terms", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_model(data, tmp_path / "again", model=config, training=TRAINING)
+    assert not (tmp_path / "again" / "config.yaml").exists()
+    again = train_model(data, tmp_path / "again", model=config, training=TRAINING)
+    xr.testing.assert_identical(again.sample(3, seed=2), whole.sample(3, seed=2))
+
+
+def test_regression_predicts_from_the_latent_alone(data, tmp_path):
+    training = TrainingConfig(**{**vars(TRAINING), "objective": "regression", "steps": 30})
+    model = train_model(data, tmp_path / "model", model=KINDS["fields"], training=training)
+    z = np.random.default_rng(0).normal(size=(3, model.latent.dimension))
+    one, other = (model.decode(z, seed=seed, solver="euler", steps=1) for seed in (1, 2))
+    np.testing.assert_array_equal(one["pressure"], other["pressure"])
+    np.testing.assert_allclose(model.decode(z, steps=5)["pressure"], one["pressure"], rtol=1e-4, atol=1e-5)
+
+
+def test_impossible_combinations_are_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="objective='regression' predicts from a latent that is given"):
+        train_model(data, tmp_path, model=KINDS["vae"], training=TrainingConfig(objective="regression"))
+    with pytest.raises(ValueError, match=r"unknown field 'permeabilty' in ModelConfig.latent.fields; did you mean"):
+        wrong = ModelConfig(**MLP, latent=LatentConfig("fields", fields=("permeabilty",)))
+        train_model(data, tmp_path, model=wrong, training=TRAINING)
+    with pytest.raises(ValueError, match="between 1 and"):
+        everything = ModelConfig(**MLP, latent=LatentConfig("fields", fields=("permeability", "pressure")))
+        train_model(data, tmp_path, model=everything, training=TRAINING)
+    with pytest.raises(ValueError, match="objective='consistency' trains a velocity without a latent"):
+        train_model(data, tmp_path, model=KINDS["fields"], training=TrainingConfig(objective="consistency"))
