@@ -36,6 +36,7 @@ def train_baseline(out: Path, baseline: BaselineConfig, generator: DataConfig, p
         model=baseline.model,
         training=baseline.training,
         generator=generator,
+        sampling=baseline.sampling,
         progress=progress,
     )
 

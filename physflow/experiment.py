@@ -134,6 +134,7 @@ def run(config: ExperimentConfig, out: str | os.PathLike[str], overwrite: bool =
                 training=config.training,
                 progress=progress,
                 generator=config.data,
+                sampling=config.sampling,
             ),
         ),
         ("sample", samples, lambda: sample_model(load(out / "model"), samples, config.sampling, progress=progress)),

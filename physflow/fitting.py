@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from physflow.assembly import make_network, make_objective, make_prior, make_transform, make_vae, sizes_of
-from physflow.config import DataConfig, LatentConfig, ModelConfig, TrainingConfig, to_dict
+from physflow.config import DataConfig, LatentConfig, ModelConfig, SamplingConfig, TrainingConfig, to_dict
 from physflow.data import darcy, files
 from physflow.data.batches import FileBatches, encode, rows
 from physflow.data.files import FieldReader
@@ -46,7 +48,7 @@ from physflow.grid import Grid
 from physflow.model import Model
 from physflow.pde import Symmetry, check_device, from_dataset, identity
 
-__all__ = ["LAW", "train_model"]
+__all__ = ["LAW", "train_model", "with_prior"]
 
 LAW = ("equation", "source", "boundary", "faces", "centering")
 """The attributes of a data set that rebuild its equation and grid."""
@@ -67,6 +69,7 @@ def train_model(
     overwrite: bool = False,
     progress: bool = False,
     generator: DataConfig | None = None,
+    sampling: SamplingConfig | None = None,
 ) -> Model:
     """Train a model on a file of fields, with or without an equation, and save it as a folder.
 
@@ -83,6 +86,7 @@ def train_model(
         overwrite: Whether an existing model is replaced.
         progress: Whether to show progress bars.
         generator: The settings that made the file, with which ``training.fresh`` makes more.
+        sampling: The solver and the steps that are the model's own, for `Model.sample`.
 
     Returns:
         The trained model.
@@ -172,7 +176,9 @@ def train_model(
     ).cpu()
     prior = stages.prior(network.latent, items) if isinstance(network, Conditioned) else None
     reader.close()
-    trained = Model(network, transform, names, reader.grid, equation, attrs, model, training, data_fingerprint, prior)
+    trained = Model(
+        network, transform, names, reader.grid, equation, attrs, model, training, data_fingerprint, prior, sampling
+    )
     # Under torchrun every process holds the same weights; one writes them.
     if int(os.environ.get("RANK", 0)) == 0:
         trained.save(out)
@@ -265,6 +271,49 @@ def _pieces(items: BatchSource) -> Iterator[Tensor]:
     """All items in order, in pieces."""
     for indices in torch.arange(len(items)).split(_PIECE):
         yield items.batch(indices)
+
+
+def with_prior(
+    model: Model, data: str | os.PathLike[str], draw: Literal["encodings", "normal", "mixture", "flow"]
+) -> Model:
+    """The same model with z drawn in another way: nothing but the prior is fitted anew.
+
+    Arguments:
+        model: A model with a learned latent (posterior or VAE) that reads :math:`x_1` alone, or any for ``"normal"``.
+        data: The file on which it was trained; the samples kept for its validation are left out again.
+        draw: How z is drawn.
+
+    Returns:
+        A model that shares the network with the one given.
+
+    Raises:
+        ValueError: If the model has no latent, or one whose z cannot be drawn like this.
+    """
+    if model.latent is None:
+        raise ValueError("this model has no latent: there is nothing to draw")
+    config = dataclasses.replace(model.config, latent=dataclasses.replace(model.config.latent, draw=draw))
+    with files.open(data) as ds:
+        model.check_data(ds)
+    with tempfile.TemporaryDirectory() as folder:
+        reader = FieldReader(data, model.fields)
+        split = len(reader) - int(model.training.validation * len(reader))
+        items = FileBatches(reader, model.transform, 0, split)
+        stages = _Stages(config, model.training, Path(folder), "cpu", model.fingerprint, False)
+        prior = stages.prior(model.latent, items)
+        reader.close()
+    return Model(
+        model.network,
+        model.transform,
+        model.fields,
+        model.grid,
+        model.equation,
+        model.attrs,
+        config,
+        model.training,
+        model.fingerprint,
+        prior,
+        model.sampling,
+    )
 
 
 def _check_generator(ds: xr.Dataset, names: tuple[str, ...], generator: DataConfig | None) -> None:

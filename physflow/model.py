@@ -21,16 +21,17 @@ from tqdm import tqdm
 
 from physflow import storage
 from physflow.assembly import make_network, make_objective, make_prior, make_solver, sizes_of
-from physflow.config import ModelConfig, TrainingConfig, from_dict, nearest, to_dict
+from physflow.config import ModelConfig, SamplingConfig, TrainingConfig, from_dict, nearest, to_dict
 from physflow.fields import SAMPLE, content_fingerprint, to_dataset, to_tensor
 from physflow.generative import (
     Conditioned,
     Coordinates,
+    Counted,
     Latent,
     Prior,
     Solver,
-    Velocity,
     integrate,
+    item_generator,
 )
 from physflow.grid import Grid
 from physflow.inference import Correction
@@ -67,6 +68,7 @@ class Model:
         training: The settings with which it was trained.
         fingerprint: The fingerprint of the training data.
         prior: The law from which z is drawn, for a network with a latent (`physflow.generative.Conditioned`).
+        sampling: How `sample` draws where it is not told.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Model:
         training: TrainingConfig | None = None,
         fingerprint: str = "",
         prior: Prior | None = None,
+        sampling: SamplingConfig | None = None,
     ) -> None:
         self.latent: Latent | None = network.latent if isinstance(network, Conditioned) else None
         if self.latent is not None and (prior is None or prior.dimension != self.latent.dimension):
@@ -94,6 +97,7 @@ class Model:
         self.fields, self.grid, self.equation = tuple(fields), grid, equation
         self.attrs, self.fingerprint = dict(attrs or {}), fingerprint
         self.config, self.training = config or ModelConfig(), training or TrainingConfig()
+        self.sampling = sampling or SamplingConfig()
         self.objective = make_objective(self.training, self.config, grid, self.latent)
 
     def __repr__(self) -> str:
@@ -122,8 +126,8 @@ class Model:
         self,
         n: int,
         seed: int = 0,
-        solver: str | Solver = "heun",
-        steps: int = 10,
+        solver: str | Solver | None = None,
+        steps: int | None = None,
         correction: str | Correction | None = None,
         *,
         score: bool = True,
@@ -138,8 +142,8 @@ class Model:
             n: The number of samples.
             seed: The seed.
             solver: The integrator: a name (``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, ``"dopri5"``) or a
-                `Solver`.
-            steps: The number of steps of a fixed-step solver.
+                `Solver`; None takes the one for which the model was made, with its steps.
+            steps: The number of steps of a fixed-step solver; 10 for a solver that is named here.
             correction: None; ``"complete"``, which recomputes the solution fields from the sampled inputs; or any
                 callable that maps fields of shape (batch, channel, *axes) in physical units to corrected ones.
             score: Whether to add the scores of `physflow.pde.score` as variables, where there is an equation.
@@ -180,8 +184,8 @@ class Model:
         self,
         z: xr.DataArray | np.ndarray | Tensor,
         seed: int = 0,
-        solver: str | Solver = "heun",
-        steps: int = 10,
+        solver: str | Solver | None = None,
+        steps: int | None = None,
         correction: str | Correction | None = None,
         *,
         score: bool = True,
@@ -193,15 +197,12 @@ class Model:
         Arguments:
             z: The latents, shape (samples, latent), as `encode` gives them.
             seed: The seed of the noise.
-            solver: See `sample`, as for all that follows.
+            solver: This and all that follows as for `sample`.
             steps: The number of steps.
             correction: The correction.
             score: Whether to score.
             dtype: The type of the fields.
             progress: Whether to show a progress bar.
-
-        Returns:
-            A Dataset as `sample` returns it.
 
         Raises:
             ValueError: If the model has no latent, or the shape is wrong.
@@ -224,8 +225,8 @@ class Model:
         self,
         n: int,
         seed: int,
-        solver: str | Solver,
-        steps: int,
+        solver: str | Solver | None,
+        steps: int | None,
         correction: str | Correction | None,
         score: bool,
         dtype: str,
@@ -235,9 +236,11 @@ class Model:
         """Fields for drawn or given latents; see `sample`."""
         if dtype not in ("float32", "float64"):
             raise ValueError(f"unknown dtype {dtype!r}; {nearest(str(dtype), ('float32', 'float64'))}")
-        solver_object = make_solver(solver)
+        if solver is None:
+            solver, steps = self.sampling.solver, steps or self.sampling.steps
+        solver_object, steps = make_solver(solver), steps or 10
         correct = self._correction(correction)
-        velocity = _Counted(self.objective.velocity(self.network))
+        velocity = Counted(self.objective.velocity(self.network))
         device = next(self.network.parameters()).device
         pieces = [torch.empty(0, len(self.fields), *self.grid.shape, dtype=getattr(torch, dtype))]
         with torch.inference_mode(), tqdm(total=n, desc="sample", unit="field", disable=not progress) as bar:
@@ -299,11 +302,9 @@ class Model:
 
     def _start(self, seed: int, first: int, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Noise and latents of the samples first .. first + _BLOCK - 1; beyond the given latents, any."""
-        # torch's generator knows 32 bits of its seed: a sum, unlike a hash, gives no two samples of a seed the same.
-        start = int(np.random.SeedSequence(seed).generate_state(1)[0])
         noise, latents = [], []
         for index in range(first, first + _BLOCK):
-            generator = torch.Generator().manual_seed((start + index) % 2**32)
+            generator = item_generator(seed, index)
             noise.append(self.objective.source.sample((1, *self.shape), generator))
             if given is not None:
                 latents.append(given[min(index, len(given) - 1)][None])
@@ -319,12 +320,21 @@ class Model:
         self._with_equation("correction='complete'")
         return self.complete
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the model to a folder, each file whole or not at all."""
+    def save(self, folder: str | os.PathLike[str], half: bool = False) -> Path:
+        """Write the model to a folder, each file whole or not at all.
+
+        Arguments:
+            folder: The folder, made if it does not exist.
+            half: Whether the weights of the network are kept in half precision; the transform is not.
+        """
         parts: dict[str, nn.Module] = {"network": self.network, "transform": self.transform}
         if self.prior is not None:
             parts["prior"] = self.prior
         tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
+        if half:
+            tensors = {
+                k: v.half() if k.startswith("network.") and v.is_floating_point() else v for k, v in tensors.items()
+            }
         if (source := self._custom_source()) is not None:
             tensors["source"] = source
         config = {
@@ -334,6 +344,7 @@ class Model:
             "transform": self.transform.spec(),
             "model": to_dict(self.config),
             "training": to_dict(self.training),
+            "sampling": {"solver": self.sampling.solver, "steps": self.sampling.steps},
             "data_fingerprint": self.fingerprint,
         }
         return storage.write(folder, config, tensors)
@@ -352,6 +363,7 @@ class Model:
             model, training = from_dict(ModelConfig, config["model"]), from_dict(TrainingConfig, config["training"])
             transform, attrs = from_spec(config["transform"]), config["attrs"]
             fields, fingerprint = tuple(config["fields"]), config["data_fingerprint"]
+            sampling = from_dict(SamplingConfig, config["sampling"])
         network = make_network(model, training, sizes_of(transform, fields), grid)
         prior = None
         try:
@@ -369,30 +381,20 @@ class Model:
             if "source" in tensors:
                 ds["source"] = (grid.axes, tensors["source"].numpy())
             equation = from_dataset(ds)
-        return cls(network, transform, fields, grid, equation, attrs, model, training, fingerprint, prior)
-
-
-class _Counted:
-    """A velocity that counts how often it is asked."""
-
-    def __init__(self, velocity: Velocity) -> None:
-        self.velocity, self.calls = velocity, 0
-
-    def __call__(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
-        self.calls += 1
-        return self.velocity(x, t, z)
+        return cls(network, transform, fields, grid, equation, attrs, model, training, fingerprint, prior, sampling)
 
 
 def load(folder: str | os.PathLike[str]) -> Model:
     """Load a trained model.
 
     Arguments:
-        folder: The folder that `physflow train` or `physflow run` wrote.
+        folder: The folder that `physflow train` or `physflow run` wrote, or the name of a model that ships with
+            physflow; an existing folder wins.
 
     Returns:
         The model.
 
     Raises:
-        FileNotFoundError: If the folder holds no complete model.
+        FileNotFoundError: If the folder holds no complete model, and no model of this name ships.
     """
-    return Model.load(folder)
+    return Model.load(storage.find(folder))

@@ -14,9 +14,10 @@ import yaml
 from torch import Tensor
 
 from physflow import __version__
+from physflow.config import builtin_models, nearest
 from physflow.data.files import atomic
 
-__all__ = ["FORMAT", "explained", "misfit", "part", "read", "write"]
+__all__ = ["FORMAT", "explained", "find", "halved", "misfit", "part", "read", "write"]
 
 FORMAT = "physflow-model-2"
 
@@ -74,3 +75,27 @@ def misfit(folder: str | os.PathLike[str], error: Exception) -> ValueError:
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def halved(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors, those whose names begin with `prefix` in half precision."""
+    return {
+        key: value.half() if key.startswith(prefix) and value.is_floating_point() else value
+        for key, value in tensors.items()
+    }
+
+
+def find(folder: str | os.PathLike[str]) -> Path:
+    """The folder of a model that is named by its path or, where there is nothing at the path, by a shipped name.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    path, shipped = Path(folder), builtin_models()
+    if path.exists() or len(path.parts) != 1:
+        return path
+    if path.name not in shipped:
+        raise FileNotFoundError(
+            f"no model {path.name!r}: neither a folder nor one that ships with physflow; {nearest(path.name, shipped)}"
+        )
+    return shipped[path.name]

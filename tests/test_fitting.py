@@ -1,5 +1,7 @@
 """Training with latents, end to end: every kind, every way of drawing z, interrupted and resumed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import xarray as xr
 import physflow
 from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, TrainingConfig, UNetConfig
 from physflow.data.darcy import generate
-from physflow.fitting import train_model
+from physflow.fitting import train_model, with_prior
 from physflow.generative import ELBO
 
 MLP = {"mlp": MLPConfig(width=16, blocks=1)}
@@ -93,6 +95,27 @@ def test_regression_predicts_from_the_latent_alone(data, tmp_path):
     one, other = (model.decode(z, seed=seed, solver="euler", steps=1) for seed in (1, 2))
     np.testing.assert_array_equal(one["pressure"], other["pressure"])
     np.testing.assert_allclose(model.decode(z, steps=5)["pressure"], one["pressure"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("draw", ["encodings", "normal", "mixture", "flow"])
+def test_z_can_be_drawn_in_another_way_from_the_same_network(draw, data, tmp_path):
+    """It is what training with that setting gives."""
+    latent = LatentConfig("posterior", 2, draw=draw, fitted=1, **STEPS)
+    expected = train_model(data, tmp_path / "b", model=ModelConfig(**UNET, latent=latent), training=TRAINING)
+    started = dataclasses.replace(latent, draw="normal")
+    model = train_model(data, tmp_path / "a", model=ModelConfig(**UNET, latent=started), training=TRAINING)
+    found = with_prior(model, data, draw)
+    xr.testing.assert_identical(found.sample(4, seed=1, steps=2), expected.sample(4, seed=1, steps=2))
+    assert found.network is model.network
+
+
+def test_another_way_that_there_is_not(data, tmp_path):
+    reads_more = train_model(data, tmp_path / "a", model=KINDS["v-rfm"], training=TRAINING)
+    with pytest.raises(ValueError, match="draw='encodings' needs encodings of data samples alone"):
+        with_prior(reads_more, data, "encodings")
+    plain = train_model(data, tmp_path / "b", model=ModelConfig(**MLP), training=TRAINING)
+    with pytest.raises(ValueError, match="this model has no latent"):
+        with_prior(plain, data, "normal")
 
 
 def test_impossible_combinations_are_refused(data, tmp_path):

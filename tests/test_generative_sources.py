@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from physflow.generative.sources import Gaussian, GaussianProcess
+from physflow.generative.sources import Drawn, Gaussian, GaussianProcess
 
 
 def smooth(white):
@@ -66,3 +66,13 @@ def test_correlate_must_keep_the_shape():
 def test_correlate_in_another_precision():
     source = GaussianProcess(lambda white: white.double())
     assert source.sample((2, 1, 4), torch.Generator()).dtype == torch.float32
+
+
+def test_drawn_samples_are_those_of_the_law():
+    source = Drawn(lambda n, generator: 3 + torch.randn(n, 2, generator=generator))
+    x0 = source.sample((5, 2), torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert x0.dtype == torch.float64
+    expected = 3 + torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(x0, expected.double())
+    with pytest.raises(ValueError, match=r"expected draws of the shape \(5, 3\) of the data, got \(5, 2\)"):
+        source.sample((5, 3), torch.Generator())

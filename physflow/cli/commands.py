@@ -24,6 +24,7 @@ from physflow.config import (
     SamplingConfig,
     TrainingConfig,
     builtin_experiments,
+    builtin_models,
     from_dict,
     to_dict,
 )
@@ -147,7 +148,8 @@ def _train(options: Options) -> int:
 
 
 def _sample_options(parser: Parser) -> None:
-    parser.add_argument("model", type=str, help="the folder of a model")
+    names = ", ".join(builtin_models())
+    parser.add_argument("model", type=str, help=f"the folder of a model, or one that ships with physflow: {names}")
     parser.add_argument("--out", type=str, required=True, help="the file to write, ending in .nc")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument(
@@ -156,19 +158,21 @@ def _sample_options(parser: Parser) -> None:
         metavar="{complete,none}",
         help="complete: recompute the solution fields from the input fields with the equation's solver",
     )
-    parser.add_settings(SamplingConfig)
+    # What is not given is the model's own.
+    parser.add_settings(SamplingConfig, defaults=False)
 
 
 def _sample(options: Options) -> int:
     """Draw new fields from a trained model, with a physics score on each."""
-    config = _flat(SamplingConfig, options)
+    given = {f.name: options[f.name] for f in dataclasses.fields(SamplingConfig) if f.name in options}
+    config = from_dict(SamplingConfig, given)
     out = _free(options["out"], options["overwrite"])
 
     import physflow
     from physflow.data import files
 
     model = physflow.load(options["model"])
-    settings = {"solver": config.solver, "steps": config.steps, "correction": options["correction"]}
+    settings = {"solver": given.get("solver"), "steps": given.get("steps"), "correction": options["correction"]}
     ds = model.sample(config.samples, seed=config.seed, **settings, progress=True)
     files.write(ds, out, overwrite=options["overwrite"])
     print(f"{out}: {_summary(ds)}")

@@ -4,7 +4,7 @@ Each is checked where it is made. The command line takes its options, and the he
 """
 
 from physflow.config.checks import nearest
-from physflow.config.conversion import builtin_experiments, fingerprint, from_dict, to_dict
+from physflow.config.conversion import builtin_experiments, builtin_models, fingerprint, from_dict, to_dict
 from physflow.config.data import PRESETS, DataConfig
 from physflow.config.experiment import BaselineConfig, ExperimentConfig, SamplingConfig
 from physflow.config.latent import EncoderConfig, LatentConfig
@@ -24,6 +24,7 @@ __all__ = [
     "TrainingConfig",
     "UNetConfig",
     "builtin_experiments",
+    "builtin_models",
     "fingerprint",
     "from_dict",
     "nearest",

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from physflow.config.checks import nearest, one_of
 
-__all__ = ["builtin_experiments", "fingerprint", "from_dict", "to_dict"]
+__all__ = ["builtin_experiments", "builtin_models", "fingerprint", "from_dict", "to_dict"]
 
 T = TypeVar("T")
 
@@ -106,3 +106,9 @@ def fingerprint(config: Any) -> str:
 def builtin_experiments() -> dict[str, Path]:
     """The experiments that ship with physflow: name and YAML file."""
     return {path.stem: path for path in sorted((Path(__file__).parent.parent / "experiments").glob("*.yaml"))}
+
+
+def builtin_models() -> dict[str, Path]:
+    """The trained models that ship with physflow: name and folder."""
+    folder = Path(__file__).parent.parent / "models"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.yaml"))}

@@ -6,7 +6,7 @@ v(x, t, z=None) with x of shape (batch, ...), t of shape (batch,) from 0 (noise)
 
 from physflow.generative import latents, networks
 from physflow.generative.assignment import assignment
-from physflow.generative.batches import BatchSource, BatchStream, TensorBatches
+from physflow.generative.batches import BatchSource, BatchStream, DrawnBatches, TensorBatches
 from physflow.generative.bridges import BridgePath, BridgeWeight
 from physflow.generative.consistency import ConsistencyFlowMatching
 from physflow.generative.couplings import Coupling, ExactOT, Independent
@@ -16,6 +16,7 @@ from physflow.generative.integrators import (
     RK4,
     Adaptive,
     Callback,
+    Counted,
     Euler,
     Heun,
     Midpoint,
@@ -59,7 +60,8 @@ from physflow.generative.paths import LinearPath, Path, Quantity, Velocity
 from physflow.generative.reflow import Pairs, ReFlow, reflow_pairs
 from physflow.generative.regression import Origin, Regression
 from physflow.generative.schedules import CondOT, Cosine
-from physflow.generative.sources import Gaussian, GaussianProcess, Source
+from physflow.generative.seeds import item_generator
+from physflow.generative.sources import Drawn, Gaussian, GaussianProcess, Source
 from physflow.generative.times import LogitNormal, TimeLaw, Uniform
 from physflow.generative.training import TrainingDiverged, train
 from physflow.generative.vae import ELBO, VAE
@@ -88,8 +90,11 @@ __all__ = [
     "ConvEncoder",
     "Coordinates",
     "Cosine",
+    "Counted",
     "Coupling",
     "DiagonalMixture",
+    "Drawn",
+    "DrawnBatches",
     "Encoded",
     "Encodings",
     "Euler",
@@ -136,6 +141,7 @@ __all__ = [
     "assignment",
     "encodings_of",
     "integrate",
+    "item_generator",
     "latent_grid",
     "latent_values",
     "latents",

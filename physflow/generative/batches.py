@@ -7,12 +7,16 @@ what it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-__all__ = ["BatchSource", "BatchStream", "TensorBatches"]
+from physflow.generative.seeds import item_generator
+
+__all__ = ["BatchSource", "BatchStream", "DrawnBatches", "TensorBatches"]
 
 
 class BatchSource(Protocol):
@@ -60,3 +64,24 @@ class TensorBatches:
     def batch(self, indices: Tensor) -> Tensor:
         """The items at `indices`."""
         return self.items[indices.to(self.items.device)]
+
+
+class DrawnBatches:
+    """A `BatchStream` of fresh draws from a law.
+
+    Arguments:
+        draw: Called as draw(n, generator); returns n independent draws, shape (n, ...).
+        batch_size: The number of items in a batch.
+        seed: The seed; batch k is drawn from a generator of its own.
+    """
+
+    def __init__(self, draw: Callable[[int, torch.Generator], Tensor], batch_size: int, seed: int = 0) -> None:
+        if batch_size < 1 or seed < 0:
+            raise ValueError(f"expected batch_size >= 1 and seed >= 0, got {batch_size} and {seed}")
+        self.draw, self.batch_size, self.seed = draw, batch_size, seed
+
+    def batches(self, step: int, rank: int = 0, world: int = 1) -> Iterator[Tensor]:
+        """The batches from number `step` on; see `BatchStream.batches`. Every process draws the whole batch."""
+        begin, end = (self.batch_size * r // world for r in (rank, rank + 1))
+        for k in count(step):
+            yield self.draw(self.batch_size, item_generator(self.seed, k))[begin:end]

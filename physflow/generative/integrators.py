@@ -34,6 +34,7 @@ __all__ = [
     "RK4",
     "Adaptive",
     "Callback",
+    "Counted",
     "Euler",
     "Heun",
     "Midpoint",
@@ -328,3 +329,22 @@ def _called(callback: Callback, step: int, t: float, x: Tensor) -> Tensor:
         raise ValueError(f"expected the callback to keep the shape {tuple(x.shape)} of x, got {tuple(replaced.shape)}")
     _check_finite(replaced, t, "the state returned by the callback")
     return replaced.to(x.dtype)
+
+
+class Counted:
+    """A velocity that counts how often it is asked.
+
+    Arguments:
+        velocity: The velocity.
+
+    Attributes:
+        calls: The number of calls so far.
+    """
+
+    def __init__(self, velocity: Velocity) -> None:
+        self.velocity, self.calls = velocity, 0
+
+    def __call__(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+        """The velocity at x and t."""
+        self.calls += 1
+        return self.velocity(x, t, z)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Gaussian", "GaussianProcess", "Source"]
+__all__ = ["Drawn", "Gaussian", "GaussianProcess", "Source"]
 
 
 class Source(ABC):
@@ -93,3 +93,33 @@ class GaussianProcess(Source):
                 "was it made for another grid?"
             )
         return field.to(white)
+
+
+@dataclass(frozen=True)
+class Drawn(Source):
+    """Any law that can be drawn from: another data set, or a toy distribution.
+
+    Scores do not follow from noise predictions by the formula of `Path.convert`, which is for N(0, I).
+
+    Arguments:
+        draw: Called as draw(n, generator); returns n independent draws, shape (n, ...).
+    """
+
+    draw: Callable[[int, torch.Generator], Tensor]
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Draws of the law; see `Source.sample`.
+
+        Raises:
+            ValueError: If the draws have another shape than the data.
+        """
+        x0 = self.draw(shape[0], generator)
+        if x0.shape != tuple(shape):
+            raise ValueError(f"expected draws of the shape {tuple(shape)} of the data, got {tuple(x0.shape)}")
+        return x0.to(device, dtype)
