@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import physflow
-from physflow.assembly import make_network, make_objective, make_transform
+from physflow.assembly import make_network, make_objective, make_transform, sizes_of
 from physflow.config import DataConfig, MLPConfig, ModelConfig, TrainingConfig
 from physflow.data.darcy import FIELDS, equation_of
 from physflow.data.streams import DarcyStream
@@ -39,7 +39,7 @@ stream = DarcyStream(
 )
 with tempfile.TemporaryDirectory() as folder:
     train(
-        make_network(settings, training, transform.channels(2), grid),
+        make_network(settings, training, sizes_of(transform, FIELDS), grid),
         make_objective(training, settings, grid),
         stream,
         training,

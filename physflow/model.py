@@ -31,7 +31,7 @@ from physflow.generative import (
     Prior,
     Solver,
     integrate,
-    item_generator,
+    starting_points,
 )
 from physflow.grid import Grid
 from physflow.inference import Correction
@@ -188,6 +188,7 @@ class Model:
         steps: int | None = None,
         correction: str | Correction | None = None,
         *,
+        one_noise: bool = False,
         score: bool = True,
         dtype: str = "float32",
         progress: bool = False,
@@ -197,6 +198,7 @@ class Model:
         Arguments:
             z: The latents, shape (samples, latent), as `encode` gives them.
             seed: The seed of the noise.
+            one_noise: Whether all have the noise of sample 0, so that only their latents differ.
             solver: This and all that follows as for `sample`.
             steps: The number of steps.
             correction: The correction.
@@ -211,7 +213,8 @@ class Model:
         values = z if isinstance(z, Tensor) else torch.as_tensor(np.asarray(z))
         if values.ndim != 2 or values.shape[1] != latent.dimension:
             raise ValueError(f"expected latents of shape (samples, {latent.dimension}), got {tuple(values.shape)}")
-        return self._generate(len(values), seed, solver, steps, correction, score, dtype, progress, values.float())
+        settings = (seed, solver, steps, correction, score, dtype, progress)
+        return self._generate(len(values), *settings, values.float(), one_noise)
 
     def _with_latent(self) -> Latent:
         if self.latent is None:
@@ -232,6 +235,7 @@ class Model:
         dtype: str,
         progress: bool,
         given: Tensor | None = None,
+        one_noise: bool = False,
     ) -> xr.Dataset:
         """Fields for drawn or given latents; see `sample`."""
         if dtype not in ("float32", "float64"):
@@ -245,7 +249,8 @@ class Model:
         pieces = [torch.empty(0, len(self.fields), *self.grid.shape, dtype=getattr(torch, dtype))]
         with torch.inference_mode(), tqdm(total=n, desc="sample", unit="field", disable=not progress) as bar:
             for first in range(0, n, _BLOCK):
-                x0, z = self._start(seed, first, given)
+                indices = range(first, first + _BLOCK)
+                x0, z = starting_points(self.objective.source, self.shape, seed, indices, self.prior, given, one_noise)
                 y = integrate(velocity, x0.to(device), solver_object, steps, None if z is None else z.to(device))
                 items = y if z is None or self.latent is None else self.latent.join(z.to(device), y)
                 fields = self.transform.inverse(items.double()).cpu().to(getattr(torch, dtype))
@@ -299,18 +304,6 @@ class Model:
         if self.attrs.get("source") == "custom" and isinstance(self.equation, Darcy | DarcyNodes):
             return self.equation.source_term
         return None
-
-    def _start(self, seed: int, first: int, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Noise and latents of the samples first .. first + _BLOCK - 1; beyond the given latents, any."""
-        noise, latents = [], []
-        for index in range(first, first + _BLOCK):
-            generator = item_generator(seed, index)
-            noise.append(self.objective.source.sample((1, *self.shape), generator))
-            if given is not None:
-                latents.append(given[min(index, len(given) - 1)][None])
-            elif self.prior is not None:
-                latents.append(self.prior.draw(1, generator))
-        return torch.cat(noise), torch.cat(latents) if latents else None
 
     def _correction(self, correction: str | Correction | None) -> Correction | None:
         if correction is None or callable(correction):

@@ -7,6 +7,9 @@ import torch
 from oracles import mixture
 from torch import nn
 
+from physflow.config import TrainingConfig
+from physflow.data import toys
+from physflow.generative import MLP, DrawnBatches, train
 from physflow.generative.couplings import ExactOT, Independent
 from physflow.generative.objectives import LAST_TIME, FlowMatching, LateWeight
 from physflow.generative.paths import LinearPath
@@ -225,3 +228,26 @@ def test_late_weight_is_the_inverse_of_the_time_left_and_bounded():
     for floor in (0.0, 1.5):
         with pytest.raises(ValueError, match=rf"time left must lie in \(0, 1\], got {floor}"):
             LateWeight(floor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("toy", [toys.four_gaussians, toys.two_modes, toys.triangle, toys.ring])
+def test_a_trained_network_comes_within_a_per_cent_of_the_minimum(toy):
+    """And not below it: within the sampling error of both."""
+    target = toy()
+    data = DrawnBatches(lambda n, generator: target.sample(n, generator, dtype=torch.float32), 1024)
+    config = TrainingConfig(steps=2500, batch_size=1024, learning_rate=2e-3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = train(MLP(target.dimension, 64, 3), FlowMatching(), data, config)
+    generator = seeded()
+    with torch.no_grad():
+        losses = torch.stack(
+            [FlowMatching().loss(network, target.sample(20_000, generator).float(), generator) for _ in range(100)]
+        ).double()
+    minimum, error = target.flow(LinearPath()).minimum("velocity", 400_000, generator)
+    error = (losses.var() / len(losses) + error**2).sqrt()
+    excess = (losses.mean() - minimum) / minimum
+    print(f"{toy.__name__}: loss {losses.mean():.5f}, least {minimum:.5f} +- {error:.5f}, excess {100 * excess:.2f} %")
+    assert error < 2e-3 * minimum
+    assert -3 * error / minimum < excess < 0.01

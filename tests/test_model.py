@@ -11,7 +11,7 @@ from physflow.assembly import make_network, make_objective, make_prior, make_tra
 from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, TrainingConfig, UNetConfig
 from physflow.data.darcy import generate
 from physflow.fields import content_fingerprint, to_tensor
-from physflow.generative import Conditioned, Heun
+from physflow.generative import Conditioned, Heun, starting_points
 from physflow.grid import Grid
 from physflow.model import Model
 from physflow.pde import Darcy, from_dataset, score
@@ -93,7 +93,7 @@ def test_every_solver_and_prediction(solver, prediction):
 
 def test_a_gaussian_process_source_is_correlated():
     model = untrained(SPACES["pixel"], TrainingConfig(source="gaussian-process"))
-    noise = torch.cat([model._start(0, first, None)[0] for first in range(0, 400, 50)])
+    noise, _ = starting_points(model.objective.source, model.shape, 0, range(400))
     assert abs(float(noise.std()) - 1) < 0.05
     neighbours = float((noise[..., 1:, :] * noise[..., :-1, :]).mean())
     # The exponential covariance at distance h = 1/8 with correlation length 0.1.
@@ -134,6 +134,15 @@ def test_the_same_noise_with_another_latent_gives_another_field():
     assert not np.allclose(one["pressure"], other["pressure"])
 
 
+def test_one_noise_for_all_leaves_the_latent_alone_to_act():
+    model = untrained(SPACES["posterior"])
+    z = np.array([[1.0, 0, 0], [0, 0, 1], [1, 0, 0]])
+    ds = model.decode(z, seed=2, one_noise=True)
+    xr.testing.assert_equal(ds.isel(sample=0), ds.isel(sample=2))
+    assert not np.allclose(ds["pressure"][0], ds["pressure"][1])
+    xr.testing.assert_equal(ds.isel(sample=[0]), model.decode(z[:1], seed=2))
+
+
 def test_latents_that_do_not_fit_are_refused():
     model, plain = untrained(SPACES["posterior"]), untrained()
     with pytest.raises(ValueError, match=r"expected latents of shape \(samples, 3\), got \(4, 2\)"):
@@ -145,12 +154,6 @@ def test_latents_that_do_not_fit_are_refused():
         untrained(SPACES["v-rfm"]).encode(generate(2, resolution=8))
     with pytest.raises(ValueError, match="a latent of 3 components needs a prior of the same, got none"):
         Model(model.network, model.transform, FIELDS, model.grid)
-
-
-def test_no_two_samples_start_from_the_same_noise():
-    model = untrained()
-    # torch's generator knows 32 bits of its seed: these two indices once collided.
-    assert not torch.equal(model._start(1, 59922, None)[0][0], model._start(1, 74925, None)[0][0])
 
 
 def test_a_sample_that_cannot_be_judged_is_kept_without_a_score():

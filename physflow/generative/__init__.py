@@ -62,6 +62,7 @@ from physflow.generative.regression import Origin, Regression
 from physflow.generative.schedules import CondOT, Cosine
 from physflow.generative.seeds import item_generator
 from physflow.generative.sources import Drawn, Gaussian, GaussianProcess, Source
+from physflow.generative.starts import starting_points
 from physflow.generative.times import LogitNormal, TimeLaw, Uniform
 from physflow.generative.training import TrainingDiverged, train
 from physflow.generative.vae import ELBO, VAE
@@ -148,6 +149,7 @@ __all__ = [
     "many_from_one",
     "networks",
     "reflow_pairs",
+    "starting_points",
     "train",
     "traverse",
 ]
