@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import safetensors.torch
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
 from physflow.assembly import make_network, make_objective, make_prior, make_transform, make_vae, sizes_of
+from physflow.autoencoder import WEIGHTS
 from physflow.config import DataConfig, LatentConfig, ModelConfig, SamplingConfig, TrainingConfig, to_dict
 from physflow.data import darcy, files
 from physflow.data.batches import FileBatches, encode, rows
-from physflow.data.files import FieldReader
+from physflow.data.files import FieldReader, atomic
 from physflow.data.streams import DarcyStream
 from physflow.fields import content_fingerprint, field_names
 from physflow.generative import (
@@ -211,6 +213,8 @@ class _Stages:
                 vae: nn.Module = make_vae(self.model, sizes, grid)
             steps, beta = self.config.pretraining_steps, self.config.pretraining_beta
             vae = self._train(vae, ELBO(self.config.dimension, beta), items, steps, "vae", self.training).cpu()
+            with atomic(self.out / WEIGHTS, overwrite=True) as file:
+                safetensors.torch.save_file(vae.state_dict(), file)
             latent.encoder.load_state_dict(vae.get_submodule("posterior.encoder").state_dict())
 
     def prior(self, latent: Latent, items: BatchSource) -> Prior:

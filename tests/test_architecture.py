@@ -29,6 +29,7 @@ ORDER = (
     "assembly",
     "storage",
     "model",
+    "autoencoder",
     "fitting",
     "report",
     "summary",

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 import physflow
+from physflow.autoencoder import Autoencoder
 from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, TrainingConfig, UNetConfig
 from physflow.data.darcy import generate
 from physflow.fitting import train_model, with_prior
@@ -63,6 +64,24 @@ def test_the_latent_of_two_stages_is_that_of_the_autoencoder(data, tmp_path):
     states = [model.latent.encoder.state_dict() for model in (one, two, other)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_the_autoencoder_of_two_stages_is_kept(data, tmp_path):
+    settings = {**STEPS, "pretraining_steps": 300}
+    config = ModelConfig(**UNET, latent=LatentConfig("vae", 6, **settings, pretraining_beta=0.0))
+    train_model(data, tmp_path / "model", model=config, training=TRAINING)
+    autoencoder = Autoencoder(tmp_path / "model")
+    ds = physflow.data.open(data).isel(sample=slice(50)).load()
+    z = autoencoder.encode(ds)
+    assert z.shape == (50, 6)
+    again = autoencoder.decode(z)
+    # It reads and writes physical fields: what comes back resembles what went in.
+    before, after = np.log(ds["permeability"]), np.log(again["permeability"])
+    assert float(((after - before) ** 2).mean()) < 0.5 * float(before.var())
+    assert np.isfinite(again["residual_mse"]).all()
+    train_model(data, tmp_path / "plain", model=ModelConfig(**MLP), training=TRAINING)
+    with pytest.raises(FileNotFoundError, match="holds no autoencoder"):
+        Autoencoder(tmp_path / "plain")
 
 
 @pytest.mark.parametrize("stage", ["vae", "prior"])
