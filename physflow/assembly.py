@@ -36,6 +36,7 @@ from physflow.generative import (
     Encodings,
     Euler,
     ExactOT,
+    Faded,
     FlowMatching,
     FlowPrior,
     Gaussian,
@@ -127,8 +128,10 @@ def make_network(config: ModelConfig, training: TrainingConfig, sizes: Mapping[s
         else:
             unet = dataclasses.asdict(config.unet)
             network = UNet(channels, **unet, latent=width, dimension=grid.ndim, resolution=grid.shape[0])
-    if config.precondition:
+    if config.precondition == "flow":
         network = Preconditioned(network, _path(training), training.prediction)
+    elif config.precondition == "input":
+        network = Faded(network, _path(training))
     return network if latent is None else Conditioned(network, latent)
 
 

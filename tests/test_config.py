@@ -13,6 +13,7 @@ from physflow.config import (
     PRESETS,
     DataConfig,
     ExperimentConfig,
+    LatentConfig,
     MLPConfig,
     ModelConfig,
     SamplingConfig,
@@ -424,3 +425,54 @@ def test_builtin_experiments_are_valid():
         config = from_dict(ExperimentConfig, yaml.safe_load(path.read_text()))
         assert path.stem == name
         assert from_dict(ExperimentConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "posterior", "inputs": ()}, "a posterior must read something: give inputs among x0, x1, xt, t"),
+        ({"kind": "posterior", "inputs": ("x2",)}, "unknown input 'x2' of a posterior"),
+        ({"kind": "posterior", "inputs": ("x0", "x1"), "draw": "flow"}, "draw='flow' needs encodings of data samples"),
+        ({"kind": "vae", "inputs": ("x1", "t")}, "the encoder of a VAE reads x1 alone"),
+        ({"kind": "mixture", "draw": "normal"}, "components of a mixture are drawn with its weights, not by"),
+        ({"kind": "fields"}, "kind='fields' does not go with fields=\\[\\]"),
+        ({"fields": ("pressure",)}, "kind='none' does not go with fields=\\['pressure'\\]"),
+        ({"beta": -1.0}, "beta must be finite and not negative, got -1.0"),
+        ({"dimension": 0}, "dimension must be a whole number of at least 1, got 0"),
+        ({"kind": "vea"}, "did you mean 'vae'"),
+    ],
+)
+def test_impossible_latents_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LatentConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "drawn"),
+    [
+        ({"kind": "posterior"}, "encodings"),
+        ({"kind": "vae"}, "encodings"),
+        ({"kind": "posterior", "inputs": ("x0", "x1", "xt")}, "normal"),
+        ({"kind": "fields", "fields": ("a",)}, "normal"),
+        ({"kind": "fields", "fields": ("a",), "draw": "encodings"}, "encodings"),
+        ({"kind": "mixture"}, "mixture"),
+        ({"kind": "posterior", "draw": "flow"}, "flow"),
+    ],
+)
+def test_a_latent_is_drawn_in_the_way_of_its_method(settings, drawn):
+    assert LatentConfig(**settings).drawn == drawn
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "regression", "weight": "late"}, "objective='regression' has no use for weight='late'"),
+        ({"objective": "consistency", "times": "logit-normal"}, "objective='consistency' has no use for times="),
+        ({"path": "bridge"}, "path='bridge' needs sigma > 0, the width of the bridge"),
+        ({"coupling": "sb"}, "coupling='sb' needs sigma > 0"),
+        ({"path": "bridge", "sigma": 0.1, "prediction": "data"}, "path='bridge' is learnt as a velocity"),
+    ],
+)
+def test_settings_without_a_use_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**settings)

@@ -76,7 +76,8 @@ class ModelConfig:
         rank: POD coordinates kept of each field; null takes as many as hold `energy`.
         energy: Fraction of the variance that the POD keeps.
         network: The residual perceptron (space pod) or the U-Net (space pixel).
-        precondition: Start from the exact flow to N(0, I), learn the rest (Karras et al., 2022, section 5).
+        precondition: Start from the exact flow to N(0, I) and learn the rest (Karras et al., 2022, section 5); or only
+            let the state fade where it is noise (input), as suits prediction=data with a latent that tells much.
         mlp: The residual perceptron.
         unet: The U-Net.
         latent: What the network is told beside the state.
@@ -87,7 +88,7 @@ class ModelConfig:
     rank: int | None = None
     energy: float = 0.9999
     network: Literal["mlp", "unet"] = "mlp"
-    precondition: bool = True
+    precondition: Literal["flow", "input", "none"] = "flow"
     mlp: MLPConfig = field(default_factory=MLPConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)

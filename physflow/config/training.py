@@ -10,6 +10,12 @@ from physflow.config.checks import at_least, fraction, literals, positive
 
 __all__ = ["TrainingConfig"]
 
+# What would be accepted and ignored.
+_UNUSED = {
+    "consistency": ("prediction", "weight", "times"),
+    "regression": ("path", "sigma", "prediction", "weight", "times", "coupling", "source"),
+}
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -77,6 +83,10 @@ class TrainingConfig:
         literals(self)
         if not 0 <= self.sigma < math.inf:
             raise ValueError(f"sigma must be finite and not negative, got {self.sigma!r}")
+        for name in _UNUSED.get(self.objective, ()):
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if value != default:
+                raise ValueError(f"objective={self.objective!r} has no use for {name}={value!r}: keep {default!r}")
         if self.path == "bridge" and (self.prediction == "data" or self.weight == "late"):
             raise ValueError(
                 "path='bridge' is learnt as a velocity with a weight of its own, t (1 - t): use prediction='velocity' "

@@ -11,7 +11,7 @@ from physflow.generative.networks.fusion import BottleneckSum
 from physflow.generative.networks.mlp import MLP
 from physflow.generative.networks.mlp_decoder import MLPDecoder
 from physflow.generative.networks.mlp_encoder import MLPEncoder
-from physflow.generative.networks.preconditioning import Preconditioned
+from physflow.generative.networks.preconditioning import Faded, Preconditioned
 from physflow.generative.networks.unet import UNet
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Conditioning",
     "ConvDecoder",
     "ConvEncoder",
+    "Faded",
     "MLPDecoder",
     "MLPEncoder",
     "Preconditioned",

@@ -16,11 +16,17 @@ so that the velocity of the path is
 .. math:: \dot\alpha x_1 + \dot\sigma x_0 = \frac{\dot\alpha \alpha + \dot\sigma \sigma}{D} x_t
           + \frac{\dot\alpha \sigma - \dot\sigma \alpha}{\sqrt{D}} r.
 
-The network :math:`F` therefore reads :math:`x_t / \sqrt{D}` and stands for :math:`r` (up to the sign of its
-factor): its input and its target have unit variance at every t. The first term is the best linear prediction
-from :math:`x_t`, so the factor of :math:`F`, by which its errors are multiplied, is as small as it can be:
-the principles of Karras et al. For data from N(0, I), :math:`E[r \mid x_t] = 0`: with :math:`F = 0` the
-velocity is that of the exact flow from N(0, I) to N(0, I).
+The network :math:`F` stands for :math:`r` (up to the sign of its factor), of unit variance at every t. The first
+term is the best linear prediction from :math:`x_t`, so the factor of :math:`F`, by which its errors are multiplied,
+is as small as it can be: the principles of Karras et al. For data from N(0, I), :math:`E[r \mid x_t] = 0`: with
+:math:`F = 0` the velocity is that of the exact flow from N(0, I) to N(0, I).
+
+What :math:`F` reads is not :math:`x_t / \sqrt{D}`, as there, but :math:`\alpha x_t / D`, the best linear prediction
+of the data. It fades with what the state says of them: at :math:`t = 0` the state is pure noise, and a network that
+reads it at full strength must learn to ignore it.
+
+That reading alone is `Faded`. It suits a network that predicts the data and is told a latent that nearly determines
+them: the linear prediction from the state is then a poor start, and its share has to be undone.
 
 Predictions of velocity and of data hold the same :math:`F`; they differ in how the loss weights it over t.
 
@@ -39,18 +45,51 @@ from torch import Tensor, nn
 from physflow.config import nearest
 from physflow.generative.paths import Path
 
-__all__ = ["Preconditioned"]
+__all__ = ["Faded", "Preconditioned"]
 
 Prediction = Literal["velocity", "data"]
 
 
-class Preconditioned(nn.Module):
+class _Wrapped(nn.Module):
+    """A network around another, for one path."""
+
+    def __init__(self, network: nn.Module, path: Path) -> None:
+        super().__init__()
+        self.network = network
+        self.path = path
+
+    @property
+    def latent(self) -> int | None:
+        """The width of the latent that the network takes, where it states one."""
+        return getattr(self.network, "latent", None)
+
+    def _read(self, x: Tensor, t: Tensor, z: Tensor | None) -> Tensor:
+        """The network's value for the linear prediction of the data from the states x at the times t."""
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        value: Tensor = self.network(_per_item(alpha / (alpha**2 + sigma**2), x) * x, t, z)
+        return value
+
+
+class Faded(_Wrapped):
+    r"""A network that reads the linear prediction of the data, :math:`F(\alpha x / D, t, z)`, and nothing else changed.
+
+    Arguments:
+        network: The network :math:`F`, called as ``network(x, t, z)``.
+        path: The path, for :math:`\alpha(t)` and :math:`\sigma(t)`.
+    """
+
+    def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+        """The prediction, of the shape of x (batch, ...), at the times t (batch,) and the latents z, if any."""
+        return self._read(x, t, z)
+
+
+class Preconditioned(_Wrapped):
     r"""The velocity or the data predicted through a scaled network.
 
     .. math:: v(x, t, z) &= \frac{\dot\alpha \alpha + \dot\sigma \sigma}{D} x
-              + \frac{|\dot\alpha \sigma - \dot\sigma \alpha|}{\sqrt{D}} F(x / \sqrt{D}, t, z)
+              + \frac{|\dot\alpha \sigma - \dot\sigma \alpha|}{\sqrt{D}} F(\alpha x / D, t, z)
 
-              \hat x_1(x, t, z) &= \frac{\alpha}{D} x + \frac{\sigma}{\sqrt{D}} F(x / \sqrt{D}, t, z)
+              \hat x_1(x, t, z) &= \frac{\alpha}{D} x + \frac{\sigma}{\sqrt{D}} F(\alpha x / D, t, z)
 
     Standardise the data to unit variance first; a path's tube around its mean is not counted in :math:`D`.
 
@@ -64,19 +103,12 @@ class Preconditioned(nn.Module):
     """
 
     def __init__(self, network: nn.Module, path: Path, prediction: Prediction = "velocity") -> None:
-        super().__init__()
+        super().__init__(network, path)
         if prediction not in typing.get_args(Prediction):
             raise ValueError(
                 f"unknown prediction {prediction!r}; {nearest(str(prediction), typing.get_args(Prediction))}"
             )
-        self.network = network
-        self.path = path
         self.prediction = prediction
-
-    @property
-    def latent(self) -> int | None:
-        """The width of the latent that the network takes, where it states one."""
-        return getattr(self.network, "latent", None)
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """The prediction, of the shape of x (batch, ...), at the times t (batch,) and the latents z, if any."""
@@ -88,7 +120,9 @@ class Preconditioned(nn.Module):
             out = (d_alpha * sigma - d_sigma * alpha).abs() * variance.rsqrt()
         else:
             skip, out = alpha / variance, sigma * variance.rsqrt()
-        # (batch,) to (batch, 1, ..., 1), so that it scales a whole state.
-        per_item = (-1,) + (1,) * (x.ndim - 1)
-        skip, out, scale = skip.view(per_item), out.view(per_item), variance.rsqrt().view(per_item)
-        return skip * x + out * self.network(scale * x, t, z)
+        return _per_item(skip, x) * x + _per_item(out, x) * self._read(x, t, z)
+
+
+def _per_item(factor: Tensor, x: Tensor) -> Tensor:
+    """Factors (batch,) as (batch, 1, ..., 1), so that each scales a whole state."""
+    return factor.view(-1, *(1,) * (x.ndim - 1))
