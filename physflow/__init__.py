@@ -14,6 +14,7 @@ __all__ = [
     "data",
     "experiment",
     "fields",
+    "fitting",
     "generative",
     "grid",
     "inference",

@@ -256,7 +256,7 @@ def _path(training: TrainingConfig) -> Path:
 def _coupling(training: TrainingConfig) -> Coupling:
     if training.coupling == "sb":
         return SchroedingerBridge(training.sigma)
-    return ExactOT() if training.coupling == "ot" else Independent()
+    return ExactOT(source_factor=training.ot_factor) if training.coupling == "ot" else Independent()
 
 
 def make_solver(solver: str | Solver) -> Solver:

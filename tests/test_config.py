@@ -468,6 +468,7 @@ def test_a_latent_is_drawn_in_the_way_of_its_method(settings, drawn):
     [
         ({"objective": "regression", "weight": "late"}, "objective='regression' has no use for weight='late'"),
         ({"objective": "consistency", "times": "logit-normal"}, "objective='consistency' has no use for times="),
+        ({"ot_factor": 2}, "ot_factor=2 is for coupling='ot', got coupling='independent'"),
         ({"path": "bridge"}, "path='bridge' needs sigma > 0, the width of the bridge"),
         ({"coupling": "sb"}, "coupling='sb' needs sigma > 0"),
         ({"path": "bridge", "sigma": 0.1, "prediction": "data"}, "path='bridge' is learnt as a velocity"),

@@ -148,3 +148,23 @@ def test_impossible_combinations_are_refused(data, tmp_path):
         train_model(data, tmp_path, model=everything, training=TRAINING)
     with pytest.raises(ValueError, match="objective='consistency' trains a velocity without a latent"):
         train_model(data, tmp_path, model=KINDS["fields"], training=TrainingConfig(objective="consistency"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"path": "condot", "sigma": 0.01},
+        {"path": "cosine", "times": "logit-normal"},
+        {"path": "bridge", "sigma": 0.1, "coupling": "sb"},
+        {"path": "linear", "sigma": 0.1, "prediction": "data", "weight": "late"},
+        {"coupling": "ot", "ot_factor": 3},
+        {"objective": "consistency", "segments": 3},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_every_method_trains_and_draws(settings, data, tmp_path):
+    training = TrainingConfig(**{**vars(TRAINING), **settings})
+    model = train_model(data, tmp_path / "model", model=ModelConfig(**MLP), training=training)
+    ds = model.sample(3, steps=3, solver="euler")
+    assert np.isfinite(ds["pressure"]).all()
+    xr.testing.assert_identical(physflow.load(tmp_path / "model").sample(3, steps=3, solver="euler"), ds)

@@ -40,6 +40,7 @@ class TrainingConfig:
         symmetries: Train on all images of the data under their equation's symmetries; the law must have them too.
         coupling: How noise and data are paired: at random, by optimal transport in a batch, or by the entropic plan
             of the Schroedinger bridge of width sigma (sb).
+        ot_factor: Noise samples for each data sample among which optimal transport chooses.
         source: Law of the noise: white, or a correlated Gaussian field.
         precision: Arithmetic of the network's forward pass.
         compile: Compile the network (torch.compile).
@@ -66,6 +67,7 @@ class TrainingConfig:
     fresh: bool = False
     symmetries: bool = False
     coupling: Literal["independent", "ot", "sb"] = "independent"
+    ot_factor: int = 1
     source: Literal["gaussian", "gaussian-process"] = "gaussian"
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
@@ -76,7 +78,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         at_least(0, steps=self.steps, warmup=self.warmup, seed=self.seed)
-        at_least(1, batch_size=self.batch_size, segments=self.segments)
+        at_least(1, batch_size=self.batch_size, segments=self.segments, ot_factor=self.ot_factor)
         at_least(1, evaluate_every=self.evaluate_every, checkpoint_every=self.checkpoint_every)
         positive(learning_rate=self.learning_rate, clip=self.clip)
         fraction(ema=self.ema, validation=self.validation)
@@ -87,6 +89,8 @@ class TrainingConfig:
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             if value != default:
                 raise ValueError(f"objective={self.objective!r} has no use for {name}={value!r}: keep {default!r}")
+        if self.ot_factor > 1 and self.coupling != "ot":
+            raise ValueError(f"ot_factor={self.ot_factor} is for coupling='ot', got coupling={self.coupling!r}")
         if self.path == "bridge" and (self.prediction == "data" or self.weight == "late"):
             raise ValueError(
                 "path='bridge' is learnt as a velocity with a weight of its own, t (1 - t): use prediction='velocity' "
