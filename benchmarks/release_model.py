@@ -1,8 +1,8 @@
 """Put the model of a finished experiment into the package, with its card.
 
-    physflow run darcy-small --out runs/released --training.steps 12000
+    physflow run darcy-small --alone --training.steps 12000 --out runs/released
     python benchmarks/release_model.py runs/released physflow/models/darcy-small \
-        --command "physflow run darcy-small --training.steps 12000"
+        --command "physflow run darcy-small --alone --training.steps 12000"
 
 The network's weights are kept in half precision. The scores on the card are those of the weights as kept: samples are
 drawn from the folder that is written, and `tests/test_shipped_models.py` draws them again.

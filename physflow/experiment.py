@@ -16,13 +16,14 @@ A stage whose files exist is not run again, so an interrupted experiment goes on
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ import yaml
 from physflow import __version__, report
 from physflow.baselines import folder_of, sample_baseline, train_baseline
 from physflow.config import (
+    PRESETS,
     ExperimentConfig,
     SamplingConfig,
     builtin_experiments,
@@ -63,11 +65,16 @@ _PRODUCTS = (
 )
 
 
-def load_experiment(name: str | os.PathLike[str]) -> ExperimentConfig:
+def load_experiment(
+    name: str | os.PathLike[str], changes: Mapping[str, Any] | None = None, alone: bool = False
+) -> ExperimentConfig:
     """The settings of a built-in experiment or of a YAML file.
 
     Arguments:
         name: A built-in name, or the path of a YAML file; an existing file wins.
+        changes: Settings, nested as in the file, that take the place of its own; those of the model, the training and
+            the sampling hold for its baselines too, where these do not state another.
+        alone: Whether to leave out the baselines.
 
     Raises:
         FileNotFoundError: If there is neither.
@@ -83,7 +90,8 @@ def load_experiment(name: str | os.PathLike[str]) -> ExperimentConfig:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    return from_dict(ExperimentConfig, _completed(values or {}))
+    config = from_dict(ExperimentConfig, _completed(_merge(values or {}, changes or {})))
+    return dataclasses.replace(config, baselines=()) if alone else config
 
 
 def _completed(values: Any) -> Any:
@@ -97,7 +105,12 @@ def _completed(values: Any) -> Any:
 def _merge(values: Any, changes: Any) -> Any:
     if not isinstance(values, dict) or not isinstance(changes, dict):
         return changes
-    return {**values, **{key: _merge(values.get(key), change) for key, change in changes.items()}}
+    merged = {**values, **{key: _merge(values.get(key), change) for key, change in changes.items()}}
+    if (preset := changes.get("preset")) in PRESETS:
+        # It replaces what the experiment, or a preset of its own, says of the law.
+        for name in {*PRESETS.get(str(values.get("preset")), {}), *PRESETS[preset]} - set(changes):
+            merged.pop(name, None)
+    return merged
 
 
 def run(config: ExperimentConfig, out: str | os.PathLike[str], overwrite: bool = False, progress: bool = False) -> Path:

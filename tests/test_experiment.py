@@ -411,6 +411,17 @@ def test_baselines_are_trained_on_the_same_data_and_stand_in_the_report(tmp_path
     assert (out / "model" / "weights.safetensors").stat().st_mtime_ns == model
 
 
+def test_changes_hold_for_baselines_that_state_nothing_else():
+    changes = {"training": {"steps": 7, "weight": "even"}, "model": {"mlp": {"width": 64}}}
+    config = experiment.load_experiment("darcy-small", changes)
+    plain, regression = config.baselines
+    assert (config.training.steps, plain.training.steps, regression.training.steps) == (7, 7, 7)
+    assert {b.model.mlp.width for b in (config, *config.baselines)} == {64}
+    assert regression.training.objective == "regression"
+    assert plain.model.latent.kind == "none"
+    assert experiment.load_experiment("darcy-small", changes, alone=True) == dataclasses.replace(config, baselines=())
+
+
 def test_baselines_need_different_names():
     with pytest.raises(ValueError, match="baselines of different names, got baseline, baseline"):
         from_dict(ExperimentConfig, {"baselines": [{}, {}]})

@@ -17,7 +17,6 @@ from typing import Any
 
 from physflow.cli.parser import Parser
 from physflow.config import (
-    PRESETS,
     DataConfig,
     ExperimentConfig,
     ModelConfig,
@@ -251,6 +250,7 @@ def _run_options(parser: Parser) -> None:
     parser.add_argument("experiment", type=str, help=f"a YAML file, or a built-in experiment: {names}")
     parser.add_argument("--out", type=str | None, help="the folder of the experiment")
     parser.add_argument("--overwrite", action="store_true", help="start again, deleting the experiment in the folder")
+    parser.add_argument("--alone", action="store_true", help="leave out the baselines of the experiment")
     parser.add_argument("--print_config", action="store_true", help="print the whole experiment as YAML and exit")
     parser.add_settings(ExperimentConfig, defaults=False)
 
@@ -259,13 +259,8 @@ def _run(options: Options) -> int:
     """Carry out a whole experiment: generate, train, sample, score, report."""
     from physflow import experiment
 
-    values = to_dict(experiment.load_experiment(options["experiment"]))
-    overrides = {f.name: options[f.name] for f in dataclasses.fields(ExperimentConfig) if f.name in options}
-    # A preset given here replaces what the experiment, or a preset of its own, says of the law.
-    if (preset := overrides.get("data", {}).get("preset")) in PRESETS:
-        for name in {**PRESETS.get(values["data"]["preset"], {}), **PRESETS[preset]}:
-            values["data"].pop(name)
-    config = from_dict(ExperimentConfig, _merge(values, overrides))
+    changes = {f.name: options[f.name] for f in dataclasses.fields(ExperimentConfig) if f.name in options}
+    config = experiment.load_experiment(options["experiment"], changes, alone=options["alone"])
     if options["print_config"]:
         import yaml
 
@@ -290,11 +285,6 @@ def _free(path: str, overwrite: bool) -> Path:
 
 def _flat(cls: type, options: Options) -> Any:
     return from_dict(cls, {f.name: options[f.name] for f in dataclasses.fields(cls)})
-
-
-def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    nested = {name: _merge(values[name], value) for name, value in overrides.items() if isinstance(value, dict)}
-    return {**values, **overrides, **nested}
 
 
 def _summary(ds: xr.Dataset) -> str:
