@@ -23,6 +23,7 @@ import dataclasses
 import json
 import math
 import platform
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,15 @@ def pairs(path: Path, samples: int, seed: int) -> Path:
 
 
 def seconds_per_step(data: Path, out: Path, model: ModelConfig, training: TrainingConfig) -> float:
-    """The time of a step, without what a training does once: that of 30 steps less that of 10."""
-    taken = []
-    for steps in (10, 30):
-        start = time.perf_counter()
-        short = dataclasses.replace(training, steps=steps)
-        train_model(data, out, model=model, training=short, overwrite=True)
-        taken.append(time.perf_counter() - start)
-    return (taken[1] - taken[0]) / 20
+    """The time of a step, without what a training does once: that of 60 steps less that of 10, the median of three."""
+    taken: dict[int, list[float]] = {10: [], 60: []}
+    for _ in range(3):
+        for steps in taken:
+            start = time.perf_counter()
+            short = dataclasses.replace(training, steps=steps, evaluate_every=1000)
+            train_model(data, out, model=model, training=short, overwrite=True)
+            taken[steps].append(time.perf_counter() - start)
+    return max(1e-3, statistics.median(taken[60]) - statistics.median(taken[10])) / 50
 
 
 def trained(name: str, data: Path, out: Path, budget: float, training: TrainingConfig) -> tuple[Model, dict[str, Any]]:

@@ -131,6 +131,11 @@ def make_network(config: ModelConfig, training: TrainingConfig, sizes: Mapping[s
     if config.precondition == "flow":
         network = Preconditioned(network, _path(training), training.prediction)
     elif config.precondition == "input":
+        if training.objective == "flow" and (training.prediction != "data" or training.coupling != "independent"):
+            raise ValueError(
+                "precondition='input' is for predictions of the data from independent noise: use prediction='data' and "
+                f"coupling='independent', got {training.prediction!r} and {training.coupling!r}"
+            )
         network = Faded(network, _path(training))
     return network if latent is None else Conditioned(network, latent)
 
@@ -181,25 +186,26 @@ def _encoder(config: ModelConfig, channels: int, grid: Grid, time: bool = False)
     return ConvEncoder(channels, grid.shape, width=width, **settings, time=time)
 
 
-def make_prior(config: LatentConfig, latent: Latent, encodings: int = 0) -> Prior:
+def make_prior(config: LatentConfig, latent: Latent, stored: Mapping[str, Tensor] | None = None) -> Prior:
     """The law from which z is drawn, of the right sizes and not yet fitted.
 
     Arguments:
         config: The settings of the latent.
         latent: The latent.
-        encodings: The number of stored encodings, for ``draw: encodings``.
+        stored: The state of the prior in a file, which tells the sizes that the settings leave open.
     """
-    if config.kind == "mixture" and isinstance(latent, Components):
-        return ComponentIds(latent.mixture)
+    stored = stored or {}
+    if isinstance(latent, Components):
+        return ComponentIds(latent.mixture.weights)
     dimension = latent.dimension
     if config.drawn == "normal":
         return StandardNormal(dimension)
     if config.drawn == "mixture":
-        return MixturePrior(DiagonalMixture(config.fitted, dimension))
+        return MixturePrior(DiagonalMixture(len(stored.get("mixture.logits", range(config.fitted))), dimension))
     if config.drawn == "flow":
         zero, one = torch.zeros(dimension), torch.ones(dimension)
         return FlowPrior(Preconditioned(MLP(dimension, width=128, blocks=3), LinearPath()), dimension, zero, one)
-    empty = torch.zeros(max(1, encodings), dimension)
+    empty = torch.zeros(max(1, len(stored.get("mean", ()))), dimension)
     return Encodings(empty, empty.clone() if latent.stochastic else None)
 
 

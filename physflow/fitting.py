@@ -8,11 +8,13 @@ kept for the validation.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -32,6 +34,7 @@ from physflow.generative import (
     ELBO,
     BatchSource,
     BatchStream,
+    ComponentIds,
     Components,
     Conditioned,
     DiagonalMixture,
@@ -159,21 +162,22 @@ def train_model(
         )
     sizes = sizes_of(transform, names)
     network = make_network(model, training, sizes, reader.grid)
+    latent = network.latent if isinstance(network, Conditioned) else None
+    objective = make_objective(training, model, reader.grid, latent)
     stages = _Stages(model, training, out, device, data_fingerprint, progress)
     items = source(0, split, images)
-    if isinstance(network, Conditioned):
-        stages.prepare(network.latent, items, sizes, reader.grid)
-    latent = network.latent if isinstance(network, Conditioned) else None
+    if latent is not None:
+        stages.prepare(latent, items, sizes, reader.grid)
     network = train(
         network,
-        make_objective(training, model, reader.grid, latent),
+        objective,
         stream or items,
         training,
         validation=source(split, len(reader)) if held_out else None,
         folder=out,
         device=device,
         fingerprint=data_fingerprint,
-        settings={"fields": list(names), **to_dict(model)},
+        settings={"fields": list(names), **_identity(model)},
         progress=progress,
     ).cpu()
     prior = stages.prior(network.latent, items) if isinstance(network, Conditioned) else None
@@ -220,9 +224,16 @@ class _Stages:
     def prior(self, latent: Latent, items: BatchSource) -> Prior:
         """The law from which z is drawn, fitted where it has to be."""
         draw = self.config.drawn
-        if draw == "normal" or isinstance(latent, Components):
+        if draw == "normal" and self.config.kind != "fields":
             return make_prior(self.config, latent)
+        if draw == "mixture" and isinstance(latent, Components):
+            return ComponentIds(latent.mixture.weights)
         encodings = encodings_of(latent, _pieces(items))
+        if isinstance(latent, Components):
+            return ComponentIds(encodings.mean.mean(0))
+        if draw == "normal":
+            _warn_unless_normal(encodings.mean)
+            return make_prior(self.config, latent)
         if draw == "encodings":
             return encodings
         generator = torch.Generator().manual_seed(self.training.seed)
@@ -232,7 +243,7 @@ class _Stages:
             torch.manual_seed(self.training.seed)
             prior = make_prior(self.config, latent)
         if isinstance(prior, MixturePrior):
-            self._fit(prior.mixture, z)
+            return MixturePrior(self._fitted(z))
         if isinstance(prior, FlowPrior):
             prior.mean, prior.std = z.mean(0), z.std(0).clamp_min(1e-6)
             items = TensorBatches((z - prior.mean) / prior.std)
@@ -261,14 +272,49 @@ class _Stages:
             folder=self.out / stage,
             device=self.device,
             fingerprint=self.fingerprint,
-            settings={"stage": stage, **to_dict(self.model)},
+            settings={"stage": stage, **_identity(self.model)},
             progress=self.progress,
         )
+
+    def _fitted(self, z: Tensor) -> DiagonalMixture:
+        """A mixture over z of as many components as live, at most as many as are asked for."""
+        components = self.config.fitted
+        while True:
+            mixture = DiagonalMixture(components, z.shape[1])
+            try:
+                self._fit(mixture, z)
+            except ValueError as error:
+                if components == 1:
+                    raise
+                components = max(1, components // 2)
+                warnings.warn(f"{error}; going on with {components}", UserWarning, stacklevel=2)
+            else:
+                return mixture
 
     def _fit(self, mixture: DiagonalMixture, x: Tensor) -> None:
         mixture.requires_grad_(True)
         mixture.fit(x, steps=self.config.fitting_steps, seed=self.training.seed, progress=self.progress)
         mixture.requires_grad_(False)
+
+
+def _identity(model: ModelConfig) -> dict[str, Any]:
+    """The settings on which the trained network depends: how z is drawn is not among them."""
+    values = to_dict(model)
+    unrelated = ("draw", "fitted") if model.latent.kind == "mixture" else ("draw", "fitted", "fitting_steps")
+    return {**values, "latent": {key: value for key, value in values["latent"].items() if key not in unrelated}}
+
+
+def _warn_unless_normal(z: Tensor) -> None:
+    """Warn where the coordinates of z, whitened but of any law, are no normal numbers."""
+    kurtosis = ((z - z.mean(0)) ** 4).mean() / ((z - z.mean(0)) ** 2).mean(0).square().mean()
+    tolerance = 0.1 + 6 * math.sqrt(24 / z.numel())
+    if abs(float(kurtosis) - 3) > tolerance:
+        warnings.warn(
+            f"z is drawn from N(0, I), but the coordinates of the latent's fields are not normal (kurtosis "
+            f"{float(kurtosis):.2f}, that of a normal law is 3): use latent.draw='encodings' or 'flow'",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _pieces(items: BatchSource) -> Iterator[Tensor]:
@@ -301,7 +347,10 @@ def with_prior(
     with tempfile.TemporaryDirectory() as folder:
         reader = FieldReader(data, model.fields)
         split = len(reader) - int(model.training.validation * len(reader))
-        items = FileBatches(reader, model.transform, 0, split)
+        images: Sequence[Symmetry] = (identity,)
+        if model.training.symmetries and model.equation is not None:
+            images = model.equation.symmetries()
+        items = FileBatches(reader, model.transform, 0, split, images)
         stages = _Stages(config, model.training, Path(folder), "cpu", model.fingerprint, False)
         prior = stages.prior(model.latent, items)
         reader.close()

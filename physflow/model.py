@@ -195,6 +195,8 @@ class Model:
     ) -> xr.Dataset:
         """Draw one field for each given latent. Sample i has the noise of sample i of `sample` with this seed.
 
+        An adaptive solver shares its steps among the samples of a block, which then hardly depend on each other.
+
         Arguments:
             z: The latents, shape (samples, latent), as `encode` gives them.
             seed: The seed of the noise.
@@ -241,8 +243,8 @@ class Model:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"unknown dtype {dtype!r}; {nearest(str(dtype), ('float32', 'float64'))}")
         if solver is None:
-            solver, steps = self.sampling.solver, steps or self.sampling.steps
-        solver_object, steps = make_solver(solver), steps or 10
+            solver, steps = self.sampling.solver, self.sampling.steps if steps is None else steps
+        solver_object, steps = make_solver(solver), 10 if steps is None else steps
         correct = self._correction(correction)
         velocity = Counted(self.objective.velocity(self.network))
         device = next(self.network.parameters()).device
@@ -364,7 +366,7 @@ class Model:
             transform.load_state_dict(storage.part(tensors, "transform."))
             if isinstance(network, Conditioned):
                 stored = storage.part(tensors, "prior.")
-                prior = make_prior(model.latent, network.latent, len(stored.get("mean", ())))
+                prior = make_prior(model.latent, network.latent, stored)
                 prior.load_state_dict(stored)
         except RuntimeError as error:
             raise storage.misfit(folder, error) from error

@@ -143,5 +143,5 @@ def test_every_public_name_of_the_package_loads():
     for name in physflow.__all__:
         assert getattr(physflow, name) is not None
     assert set(physflow.__all__) <= set(dir(physflow))
-    with pytest.raises(AttributeError, match="has no attribute 'pdes'; it has: config"):
+    with pytest.raises(AttributeError, match="has no attribute 'pdes'; it has: autoencoder"):
         _ = physflow.pdes

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 import physflow
+from physflow import fitting
 from physflow.autoencoder import Autoencoder
 from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, TrainingConfig, UNetConfig
 from physflow.data.darcy import generate
@@ -29,7 +30,7 @@ KINDS = {
     "vae": ModelConfig(**UNET, latent=LatentConfig("vae", 2, **STEPS)),
     "vae-flow": ModelConfig(**MLP, latent=LatentConfig("vae", 2, draw="flow", **STEPS)),
     "posterior-mixture": ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="mixture", fitted=1, **STEPS)),
-    "mixture": ModelConfig(**MLP, latent=LatentConfig("mixture", components=1, **STEPS)),
+    "mixture": ModelConfig(**MLP, latent=LatentConfig("mixture", components=2, **STEPS)),
 }
 TRAINING = TrainingConfig(steps=4, batch_size=16, warmup=1, checkpoint_every=2, evaluate_every=2)
 
@@ -116,6 +117,52 @@ def test_regression_predicts_from_the_latent_alone(data, tmp_path):
     np.testing.assert_allclose(model.decode(z, steps=5)["pressure"], one["pressure"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_prior_sees_the_images_of_the_training(data, tmp_path):
+    training = TrainingConfig(**{**vars(TRAINING), "symmetries": True})
+    model = train_model(data, tmp_path / "model", model=KINDS["posterior"], training=training)
+    again = with_prior(model, data, "encodings")
+    assert len(model.prior.mean) == 4 * 59
+    torch.testing.assert_close(again.prior.mean, model.prior.mean)
+
+
+def test_a_mixture_with_too_many_components_is_fitted_with_fewer(data, tmp_path):
+    """And what was trained is not lost over a prior."""
+    settings = {**STEPS, "fitting_steps": 300}
+    config = ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="mixture", fitted=64, **settings))
+    with pytest.warns(UserWarning, match="more data than the 64 components.*; going on with 32"):
+        model = train_model(data, tmp_path / "model", model=config, training=TRAINING)
+    assert model.prior.mixture.components <= 32
+    xr.testing.assert_identical(physflow.load(tmp_path / "model").sample(3), model.sample(3))
+
+
+def test_how_z_is_drawn_may_change_after_an_interruption(data, tmp_path, monkeypatch):
+    def broken(self, latent, items):
+        raise RuntimeError("no prior")
+
+    monkeypatch.setattr(fitting._Stages, "prior", broken)
+    with pytest.raises(RuntimeError, match="no prior"):
+        train_model(data, tmp_path, model=KINDS["vae-flow"], training=TRAINING)
+    monkeypatch.undo()
+    # The network is complete: no step of a training is taken again.
+    monkeypatch.setattr(torch.optim.Adam, "step", None)
+    other = dataclasses.replace(KINDS["vae-flow"].latent, draw="normal")
+    model = train_model(data, tmp_path, model=ModelConfig(**MLP, latent=other), training=TRAINING)
+    assert model.config.latent.drawn == "normal"
+
+
+@pytest.mark.parametrize(("law", "fields"), [("uniform", "permeability"), ("normal", "pressure")])
+def test_coordinates_that_are_not_normal_are_warned_of(law, fields, tmp_path):
+    generate(2000, resolution=8, modes=4, coefficients=law, out=tmp_path / "data.nc").close()
+    config = ModelConfig(**MLP, latent=LatentConfig("fields", fields=(fields,)))
+    with pytest.warns(UserWarning, match=r"not normal \(kurtosis .*use latent.draw='encodings' or 'flow'"):
+        train_model(tmp_path / "data.nc", tmp_path / "model", model=config, training=TRAINING)
+
+
+def test_coordinates_that_are_normal_are_not(tmp_path):
+    generate(2000, resolution=8, modes=4, out=tmp_path / "data.nc").close()
+    train_model(tmp_path / "data.nc", tmp_path / "model", model=KINDS["fields"], training=TRAINING)
+
+
 @pytest.mark.parametrize("draw", ["encodings", "normal", "mixture", "flow"])
 def test_z_can_be_drawn_in_another_way_from_the_same_network(draw, data, tmp_path):
     """It is what training with that setting gives."""
@@ -146,6 +193,13 @@ def test_impossible_combinations_are_refused(data, tmp_path):
     with pytest.raises(ValueError, match="between 1 and"):
         everything = ModelConfig(**MLP, latent=LatentConfig("fields", fields=("permeability", "pressure")))
         train_model(data, tmp_path, model=everything, training=TRAINING)
+    for coupled in ({"coupling": "ot"}, {"path": "bridge", "sigma": 0.1, "coupling": "sb"}):
+        with pytest.raises(ValueError, match="ties the source to the data, and so to the latent"):
+            train_model(data, tmp_path, model=KINDS["vae"], training=TrainingConfig(**coupled))
+    fading = ModelConfig(**MLP, precondition="input")
+    for training in ({}, {"prediction": "data", "coupling": "ot"}):
+        with pytest.raises(ValueError, match="precondition='input' is for predictions of the data from independent"):
+            train_model(data, tmp_path, model=fading, training=TrainingConfig(**training))
     with pytest.raises(ValueError, match="objective='consistency' trains a velocity without a latent"):
         train_model(data, tmp_path, model=KINDS["fields"], training=TrainingConfig(objective="consistency"))
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from physflow.generative import MLP, ExactOT, FlowMatching, TensorBatches, train
+from physflow.generative import MLP, ExactOT, FlowMatching, SchroedingerBridge, TensorBatches, train
 from physflow.generative.latents import (
+    ComponentIds,
     Components,
     Conditioned,
     Coordinates,
@@ -142,7 +143,7 @@ def test_loss_is_the_error_plus_beta_times_the_rate():
 
 
 def test_the_network_gets_the_latent_of_its_own_item():
-    """With an encoder that copies x1, the prediction can be checked item by item, also under a coupling."""
+    """With an encoder that copies x1, the prediction can be checked item by item."""
     seen = {}
 
     class Network(nn.Module):
@@ -152,13 +153,10 @@ def test_the_network_gets_the_latent_of_its_own_item():
 
     x1 = draw(32, 2)
     latent = Encoded(lambda x: x, 2)
-    FlowMatching(coupling=ExactOT(), latent=latent).loss(Conditioned(Network(), latent), x1, seeded())
+    FlowMatching(latent=latent).loss(Conditioned(Network(), latent), x1, seeded())
     x0 = (seen["x"] - seen["t"][:, None] * x1) / (1 - seen["t"][:, None])
     assert torch.equal(seen["z"], x1)
-    # What is left are source samples, each once: of the same set as without a coupling.
-    independent = torch.randn(32, 2, generator=seeded(), dtype=torch.float64)
-    order, expected = x0[:, 0].argsort(), independent[:, 0].argsort()
-    torch.testing.assert_close(x0[order], independent[expected], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(x0, torch.randn(32, 2, generator=seeded(), dtype=torch.float64), rtol=1e-8, atol=1e-8)
 
 
 def test_coordinates_run_the_flow_over_the_rest():
@@ -240,19 +238,52 @@ def test_encodings_of_points_are_the_points():
     assert set(prior.draw(50, seeded())[:, 0].tolist()) <= set(x[:, 0].tolist())
 
 
-def test_component_ids_are_drawn_with_the_weights():
-    from physflow.generative.latents import ComponentIds
+def test_component_ids_are_drawn_with_the_weights_given():
+    prior = ComponentIds(torch.tensor([0.5, 0.0, 0.2, 0.3]))
+    ids = prior.draw(20_000, seeded())
+    assert ids.shape == (20_000, 4)
+    assert torch.equal(ids.sum(1), torch.ones(20_000))
+    torch.testing.assert_close(ids.mean(0), prior.weights, rtol=0, atol=0.015)
+    assert not ids[:, 1].any()
+    assert prior.draw(0, seeded()).shape == (0, 4)
+    with pytest.raises(ValueError, match="weights that are not negative and sum to one"):
+        ComponentIds(torch.tensor([0.5, 0.6]))
 
-    mixture = DiagonalMixture(2, 1)
-    mixture.fit(torch.cat([draw(300, 1) - 8, draw(100, 1) + 8]).float(), steps=300)
-    ids = ComponentIds(mixture).draw(4000, seeded())
-    assert ids.shape == (4000, 2)
-    assert torch.equal(ids.sum(1), torch.ones(4000))
+
+def test_shares_and_weights_of_overlapping_components_differ():
+    """A narrow component takes points of a wide one around it: the shares are the law of training."""
+    mixture = DiagonalMixture(2, 1).double()
+    mixture.logits.data.zero_()
+    mixture.means.data[:] = torch.tensor([[0.0], [0.5]])
+    mixture.log_variances.data[:] = torch.tensor([[0.0], [-3.0]])
     latent = Components(mixture)
-    of_data = latent.encode(torch.tensor([[-8.0], [8.0]]))
-    assert torch.equal(of_data[0], 1 - of_data[1])
-    share = ids @ of_data[0]
-    assert abs(share.mean() - 0.75) < 0.03
+    shares = encodings_of(latent, [mixture.sample(50_000, seeded())]).mean.mean(0)
+    assert abs(shares[0] - 0.39) < 0.01
+    torch.testing.assert_close(mixture.weights, torch.tensor([0.5, 0.5]).double())
+
+
+def test_a_given_encoder_stays_in_evaluation_mode():
+    encoder = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    network = Conditioned(MLP(2, 8, 1, latent=3), Encoded(encoder, 3)).train()
+    x = torch.randn(6, 2, generator=seeded())
+    assert torch.equal(network.latent.encode(x), network.latent.encode(x))
+    assert not encoder[1].running_mean.any()
+
+
+def test_the_divergence_near_the_prior_is_exact():
+    log_variance = torch.full((1, 8), 1e-4)
+    exact = Posterior(torch.zeros(1, 8).double(), log_variance.double()).kl()
+    torch.testing.assert_close(Posterior(torch.zeros(1, 8), log_variance).kl().double(), exact, rtol=0.2, atol=0)
+    assert (Posterior(torch.zeros(500, 1), torch.linspace(-1e-3, 1e-3, 500)[:, None]).kl() >= 0).all()
+
+
+def test_an_extreme_variance_is_pulled_back():
+    latent = normal_latent()
+    latent.head.bias.data[3:] = torch.tensor([25.0, -25.0, 0.0])
+    posterior = latent.posterior(x1=torch.zeros(1, 2).double())
+    assert posterior.log_variance.abs().max() < 20
+    posterior.kl().sum().backward()
+    assert latent.head.bias.grad[3] > 0 > latent.head.bias.grad[4]
 
 
 def test_prior_draws_depend_on_the_generator_alone():
@@ -306,6 +337,7 @@ def test_errors_say_what_to_do():
         Regression(latent)
     with pytest.raises(ValueError, match=r"a latent z of shape \(4, 3\), got \(5, 3\)"):
         Conditioned(MLP(2, 8, 1, latent=3).double(), latent)(draw(4, 2), draw(4), draw(5, 3))
-    with pytest.raises(ValueError, match="reorders the data, and a latent would no longer belong to its sample"):
-        FlowMatching(coupling=ExactOT(plan="sample"), latent=latent)
+    for coupling in (ExactOT(), ExactOT(plan="sample"), SchroedingerBridge(0.1)):
+        with pytest.raises(ValueError, match="ties the source to the data, and so to the latent, but generation"):
+            FlowMatching(coupling=coupling, latent=latent)
     assert Origin().sample((2, 3), seeded()).shape == (2, 3)

@@ -50,8 +50,9 @@ class LatentConfig:
         fields: Fields whose coordinates are the latent, as in permeability or [a,b] (fields).
         components: Components of the mixture (mixture).
         draw: How z is drawn to sample: encodings of training data, N(0, I), or a mixture or flow fitted to the
-            encodings; the default is the method's own.
-        fitted: Components of the mixture that `draw: mixture` fits.
+            encodings; the default is the method's own. Of kind mixture, encodings are the shares of the components
+            among the training data, mixture its weights.
+        fitted: Components of the mixture that `draw: mixture` fits, or half as many until none of them dies.
         fitting_steps: Steps of every fit of a mixture, or of the flow over z.
         pretraining_steps: Steps of training the VAE (vae).
         pretraining_beta: Weight of its divergence (vae).
@@ -90,10 +91,17 @@ class LatentConfig:
             )
         if self.kind == "vae" and self.inputs != ("x1",):
             raise ValueError(f"the encoder of a VAE reads x1 alone, got inputs={list(self.inputs)}")
-        if self.kind == "mixture" and self.draw not in ("default", "mixture"):
+        if len(set(self.inputs)) < len(self.inputs) or len(set(self.fields)) < len(self.fields):
+            raise ValueError(f"expected inputs and fields once each, got {list(self.inputs)} and {list(self.fields)}")
+        if self.kind == "mixture" and self.draw not in ("default", "encodings", "mixture"):
             raise ValueError(
-                f"the components of a mixture are drawn with its weights, not by draw={self.draw!r}: leave it out"
+                "the components of a mixture are drawn with the shares of the training samples (encodings) or with the "
+                f"mixture's weights (mixture), not by draw={self.draw!r}"
             )
+        if self.kind in ("none", "mixture", "fields") and self.inputs != ("x1",):
+            raise ValueError(f"inputs are for kind='posterior', got inputs={list(self.inputs)} with kind={self.kind!r}")
+        if self.kind == "none" and self.draw != "default":
+            raise ValueError(f"there is no latent to draw: draw={self.draw!r} needs another kind than 'none'")
         if (self.kind == "fields") != bool(self.fields):
             raise ValueError(
                 f"kind={self.kind!r} does not go with fields={list(self.fields)}: kind='fields' takes the coordinates "
@@ -105,6 +113,4 @@ class LatentConfig:
         """How z is drawn, the method's own way filled in."""
         if self.draw != "default":
             return self.draw
-        if self.kind == "mixture":
-            return "mixture"
         return "normal" if self.kind == "fields" or self.inputs != ("x1",) else "encodings"

@@ -89,6 +89,14 @@ class TrainingConfig:
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             if value != default:
                 raise ValueError(f"objective={self.objective!r} has no use for {name}={value!r}: keep {default!r}")
+        if self.path == "cosine" and self.sigma != 0:
+            raise ValueError(f"path='cosine' has no width: leave sigma at 0, got {self.sigma:g}")
+        if self.path == "condot" and not 0 <= self.sigma < 1:
+            raise ValueError(f"path='condot' needs 0 <= sigma < 1, the noise left at the data, got {self.sigma:g}")
+        if self.segments != 2 and self.objective != "consistency":
+            raise ValueError(f"segments={self.segments} is for objective='consistency', got {self.objective!r}")
+        if self.coupling == "sb" and self.path != "bridge":
+            raise ValueError(f"coupling='sb' goes with path='bridge', of the same width sigma, got path={self.path!r}")
         if self.ot_factor > 1 and self.coupling != "ot":
             raise ValueError(f"ot_factor={self.ot_factor} is for coupling='ot', got coupling={self.coupling!r}")
         if self.path == "bridge" and (self.prediction == "data" or self.weight == "late"):

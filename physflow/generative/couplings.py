@@ -34,10 +34,8 @@ class Coupling(ABC):
     source_factor: int = 1
     """How many source samples the coupling wants for each data sample."""
 
-    @property
-    def keeps_data(self) -> bool:
-        """Whether the data samples come back in their order, so that what belongs to each still lies beside it."""
-        return True
+    independent: bool = False
+    """Whether the source sample says nothing of the data sample it is paired with."""
 
     @abstractmethod
     def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -56,6 +54,8 @@ class Coupling(ABC):
 @dataclass(frozen=True)
 class Independent(Coupling):
     r"""The product law :math:`\pi = p_0 \otimes p_1`: samples are paired as they come (I-CFM)."""
+
+    independent = True
 
     def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Both batches as they are."""
@@ -107,11 +107,6 @@ class ExactOT(Coupling):
         k = self.source_factor
         if isinstance(k, bool) or int(k) != k or k < 1:
             raise ValueError(f"source_factor must be a whole number of at least 1, got {k}")
-
-    @property
-    def keeps_data(self) -> bool:
-        """False for a sampled plan."""
-        return self.plan == "permutation"
 
     def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """One source item of the optimal plan for each data item; see `Coupling`.

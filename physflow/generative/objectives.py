@@ -61,7 +61,7 @@ class Objective(ABC):
         generator: torch.Generator,
         average: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """An unbiased estimate of the objective from one minibatch.
+        """An estimate of the objective from one minibatch; unbiased for independent couplings and without a teacher.
 
         Arguments:
             network: Any callable network(x, t, z=None), x and the result of shape (batch, ...), t (batch,).
@@ -114,8 +114,8 @@ class FlowMatching(Objective):
             prediction of a `LinearPath` with a tube is that of the tube's end, as its docstring says.
 
     Raises:
-        ValueError: If `prediction` is neither, `beta` is negative or not finite, or there is a latent and the coupling
-            reorders the data.
+        ValueError: If `prediction` is neither, `beta` is negative or not finite, or there is a latent and a coupling
+            other than `Independent`.
     """
 
     path: Path = field(default_factory=LinearPath)
@@ -131,10 +131,10 @@ class FlowMatching(Objective):
         if self.prediction not in ("velocity", "data"):
             hint = nearest(self.prediction, ("velocity", "data"))
             raise ValueError(f"unknown prediction {self.prediction!r} of a network; {hint}")
-        if self.latent is not None and not self.coupling.keeps_data:
+        if self.latent is not None and not self.coupling.independent:
             raise ValueError(
-                f"{self.coupling} reorders the data, and a latent would no longer belong to its sample; "
-                "use a coupling that keeps their order, such as ExactOT()"
+                f"{self.coupling} ties the source to the data, and so to the latent, but generation draws the two "
+                "apart: the samples would follow another law; use Independent() with a latent"
             )
         if not 0 <= self.beta < math.inf:
             raise ValueError(

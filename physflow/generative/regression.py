@@ -67,13 +67,19 @@ class Regression(Objective):
         """The mean squared error over all elements; see `Objective.loss`.
 
         Raises:
-            ValueError: If the batch is empty.
+            TypeError: If `x1` does not hold floating-point numbers.
+            ValueError: If the batch is empty, or the network returns a wrong shape.
         """
+        if not x1.is_floating_point():
+            raise TypeError(f"expected data of a floating-point type, got {x1.dtype}")
         if x1.numel() == 0:
             raise ValueError(f"the mean over an empty batch is undefined; got data of shape {tuple(x1.shape)}")
+        x1 = x1.to(torch.promote_types(x1.dtype, torch.float32))
         y = self.latent.rest(x1)
         zero = torch.zeros_like(y)
         predicted, _ = network(zero, zero.new_zeros(len(y)), None, zero, x1, None)
+        if predicted.shape != y.shape:
+            raise ValueError(f"expected the network to keep the shape {tuple(y.shape)}, got {tuple(predicted.shape)}")
         return (predicted - y).square().mean()
 
     def velocity(self, network: Callable[..., Tensor]) -> Velocity:

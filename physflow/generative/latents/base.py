@@ -65,7 +65,8 @@ class Posterior:
         """
         if self.log_variance is None:
             return self.mean.new_zeros(len(self.mean))
-        terms = self.mean.square() + self.log_variance.exp() - 1 - self.log_variance
+        # expm1, because near the prior the difference is a small one of numbers near one.
+        terms = self.mean.square() + (torch.expm1(self.log_variance) - self.log_variance).clamp_min(0)
         return 0.5 * terms.flatten(1).sum(1)
 
 

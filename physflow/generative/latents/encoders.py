@@ -1,7 +1,8 @@
 r"""Latents that are given, not trained with the flow: any encoder, and the component of a mixture.
 
 The Gaussian-mixture variant of Latent-CFM (Algorithms A.1, A.2) fits a mixture :math:`\sum_k w_k N(m_k, S_k)` to the
-data, tells the flow which component a sample most likely belongs to, and draws the component with its weight:
+data, tells the flow which component a sample most likely belongs to, and draws the component with its weight, or with
+the share of the samples that belong to it (`ComponentIds`):
 
 .. math:: z = e_{k(x_1)}, \qquad k(x_1) = \arg\max_k \, w_k N(x_1; m_k, S_k),
 
@@ -36,7 +37,7 @@ class Encoded(Latent):
             raise ValueError(f"expected a latent dimension of at least 1, got {dimension}")
         self.encoder, self.dimension = encoder, dimension
         if isinstance(encoder, nn.Module):
-            encoder.requires_grad_(False)
+            encoder.requires_grad_(False).eval()
 
     def posterior(
         self, x0: Tensor | None = None, x1: Tensor | None = None, xt: Tensor | None = None, t: Tensor | None = None
@@ -55,6 +56,13 @@ class Encoded(Latent):
                 "is dimension the width of its result?"
             )
         return Posterior(z)
+
+    def train(self, mode: bool = True) -> Encoded:
+        """Set the mode; the encoder has no dropout in any, and gathers no statistics."""
+        super().train(mode)
+        if isinstance(self.encoder, nn.Module):
+            self.encoder.eval()
+        return self
 
 
 class Components(Latent):

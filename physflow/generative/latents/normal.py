@@ -23,8 +23,8 @@ from physflow.generative.latents.base import INPUTS, Latent, Posterior
 
 __all__ = ["NormalLatent"]
 
-# Beyond these, a variance is 0 or infinite in float32 for all that a loss can see.
-_LOG_VARIANCES = (-20.0, 20.0)
+# Beyond it, a variance is 0 or infinite in float32 for all that a loss can see.
+_LARGEST_LOG_VARIANCE = 20.0
 
 
 class NormalLatent(Latent):
@@ -84,7 +84,7 @@ class NormalLatent(Latent):
         mean, log_variance = self.head(features).chunk(2, dim=1)
         # Half precision ends here: exponentials of it overflow.
         finer = torch.promote_types(mean.dtype, torch.float32)
-        return Posterior(mean.to(finer), log_variance.to(finer).clamp(*_LOG_VARIANCES))
+        return Posterior(mean.to(finer), _bounded(log_variance.to(finer)))
 
     def train(self, mode: bool = True) -> NormalLatent:
         """Set the mode; a frozen encoder has no dropout in any."""
@@ -92,3 +92,8 @@ class NormalLatent(Latent):
         if self.frozen:
             self.encoder.eval()
         return self
+
+
+def _bounded(log_variance: Tensor) -> Tensor:
+    """Nearly the identity where a variance is reasonable; bounded smoothly, so that the divergence can pull it back."""
+    return _LARGEST_LOG_VARIANCE * torch.tanh(log_variance / _LARGEST_LOG_VARIANCE)

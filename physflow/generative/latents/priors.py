@@ -10,7 +10,6 @@ Every draw takes its numbers from a generator of its own, so that sample i can d
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
@@ -110,20 +109,34 @@ class MixturePrior(Prior):
 
 
 class ComponentIds(Prior):
-    """The component ids of a mixture as unit vectors, drawn with its weights (Algorithm A.2).
+    """The numbers of a mixture's components as unit vectors.
+
+    With the shares of the training samples that belong most to each (`Components`) the law is that of training. The
+    published algorithm (A.2) draws with the weights of the mixture, which differ from the shares where components
+    overlap.
 
     Arguments:
-        mixture: The mixture that gave the training samples their ids (`Components`).
+        weights: The probability of each component, shape (components,).
+
+    Raises:
+        ValueError: If a weight is negative, or they do not sum to one.
     """
 
-    def __init__(self, mixture: DiagonalMixture) -> None:
+    weights: Tensor
+
+    def __init__(self, weights: Tensor) -> None:
         super().__init__()
-        # A copy, for the latent keeps the mixture too and a file holds each tensor once.
-        self.mixture, self.dimension = copy.deepcopy(mixture).requires_grad_(False), mixture.components
+        if weights.ndim != 1 or bool((weights < 0).any()) or abs(float(weights.sum()) - 1) > 1e-4:
+            raise ValueError(f"expected weights that are not negative and sum to one, got {weights.tolist()}")
+        self.register_buffer("weights", weights.detach().float().clone())
+        self.dimension = len(weights)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Unit vectors; see `Prior.draw`."""
-        return one_hot(self.mixture.sample_ids(n, generator), self.dimension).float()
+        u = torch.rand(n, generator=generator, dtype=torch.float64)
+        sums = self.weights.double().cumsum(0)
+        # Divided by the last sum, which may be off one by rounding; no id has a weight of zero.
+        return one_hot(torch.searchsorted(sums / sums[-1], u, right=True), self.dimension).float()
 
 
 class FlowPrior(Prior):

@@ -16,17 +16,17 @@ so that the velocity of the path is
 .. math:: \dot\alpha x_1 + \dot\sigma x_0 = \frac{\dot\alpha \alpha + \dot\sigma \sigma}{D} x_t
           + \frac{\dot\alpha \sigma - \dot\sigma \alpha}{\sqrt{D}} r.
 
-The network :math:`F` stands for :math:`r` (up to the sign of its factor), of unit variance at every t. The first
-term is the best linear prediction from :math:`x_t`, so the factor of :math:`F`, by which its errors are multiplied,
-is as small as it can be: the principles of Karras et al. For data from N(0, I), :math:`E[r \mid x_t] = 0`: with
-:math:`F = 0` the velocity is that of the exact flow from N(0, I) to N(0, I).
+The network :math:`F` therefore reads :math:`x_t / \sqrt{D}` and stands for :math:`r` (up to the sign of its
+factor): its input and its target have unit variance at every t. The first term is the best linear prediction
+from :math:`x_t`, so the factor of :math:`F`, by which its errors are multiplied, is as small as it can be:
+the principles of Karras et al. For data from N(0, I), :math:`E[r \mid x_t] = 0`: with :math:`F = 0` the
+velocity is that of the exact flow from N(0, I) to N(0, I).
 
-What :math:`F` reads is not :math:`x_t / \sqrt{D}`, as there, but :math:`\alpha x_t / D`, the best linear prediction
-of the data. It fades with what the state says of them: at :math:`t = 0` the state is pure noise, and a network that
-reads it at full strength must learn to ignore it.
-
-That reading alone is `Faded`. It suits a network that predicts the data and is told a latent that nearly determines
-them: the linear prediction from the state is then a poor start, and its share has to be undone.
+A network that predicts the data and is told a latent that nearly determines them is better off without: the linear
+prediction from the state is a poor start, whose share has to be undone. It is helped by what it reads: `Faded` gives
+it :math:`\alpha x_t / D`, the linear prediction of the data, which fades with what the state says of them. At
+:math:`t = 0`, where the state is pure noise, independent of the data, it need not learn to ignore it. Under a coupling
+that ties noise to data the state says something at :math:`t = 0` too, and must not fade.
 
 Predictions of velocity and of data hold the same :math:`F`; they differ in how the loss weights it over t.
 
@@ -63,15 +63,11 @@ class _Wrapped(nn.Module):
         """The width of the latent that the network takes, where it states one."""
         return getattr(self.network, "latent", None)
 
-    def _read(self, x: Tensor, t: Tensor, z: Tensor | None) -> Tensor:
-        """The network's value for the linear prediction of the data from the states x at the times t."""
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        value: Tensor = self.network(_per_item(alpha / (alpha**2 + sigma**2), x) * x, t, z)
-        return value
-
 
 class Faded(_Wrapped):
-    r"""A network that reads the linear prediction of the data, :math:`F(\alpha x / D, t, z)`, and nothing else changed.
+    r"""A prediction of the data that reads their linear prediction, :math:`\hat x_1(x, t, z) = F(\alpha x / D, t, z)`.
+
+    For sources that are independent of the data only, and not for velocities.
 
     Arguments:
         network: The network :math:`F`, called as ``network(x, t, z)``.
@@ -80,16 +76,18 @@ class Faded(_Wrapped):
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """The prediction, of the shape of x (batch, ...), at the times t (batch,) and the latents z, if any."""
-        return self._read(x, t, z)
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        value: Tensor = self.network(_per_item(alpha / (alpha**2 + sigma**2), x) * x, t, z)
+        return value
 
 
 class Preconditioned(_Wrapped):
     r"""The velocity or the data predicted through a scaled network.
 
     .. math:: v(x, t, z) &= \frac{\dot\alpha \alpha + \dot\sigma \sigma}{D} x
-              + \frac{|\dot\alpha \sigma - \dot\sigma \alpha|}{\sqrt{D}} F(\alpha x / D, t, z)
+              + \frac{|\dot\alpha \sigma - \dot\sigma \alpha|}{\sqrt{D}} F(x / \sqrt{D}, t, z)
 
-              \hat x_1(x, t, z) &= \frac{\alpha}{D} x + \frac{\sigma}{\sqrt{D}} F(\alpha x / D, t, z)
+              \hat x_1(x, t, z) &= \frac{\alpha}{D} x + \frac{\sigma}{\sqrt{D}} F(x / \sqrt{D}, t, z)
 
     Standardise the data to unit variance first; a path's tube around its mean is not counted in :math:`D`.
 
@@ -120,7 +118,8 @@ class Preconditioned(_Wrapped):
             out = (d_alpha * sigma - d_sigma * alpha).abs() * variance.rsqrt()
         else:
             skip, out = alpha / variance, sigma * variance.rsqrt()
-        return _per_item(skip, x) * x + _per_item(out, x) * self._read(x, t, z)
+        read = _per_item(variance.rsqrt(), x) * x
+        return _per_item(skip, x) * x + _per_item(out, x) * self.network(read, t, z)
 
 
 def _per_item(factor: Tensor, x: Tensor) -> Tensor:
