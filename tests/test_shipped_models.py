@@ -21,11 +21,11 @@ def card_of(name):
     return yaml.safe_load(head)
 
 
-def test_darcy_small_ships():
-    assert "darcy-small" in SHIPPED
+def test_what_ships():
+    assert list(SHIPPED) == ["darcy-small"]
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", ["darcy-small"])
 class TestEveryModel:
     def test_it_is_small_and_holds_no_training_data(self, name):
         assert sum(os.path.getsize(path) for path in SHIPPED[name].iterdir()) <= 8 * 2**20
@@ -43,9 +43,10 @@ class TestEveryModel:
 
     def test_the_card_says_what_it_was_made_of(self, name):
         card = card_of(name)
-        data = from_dict(DataConfig, card["data"])
-        assert physflow.data.darcy.metadata_of(data).fingerprint == card["data_fingerprint"]
-        assert physflow.load(name).fingerprint == card["data_fingerprint"]
+        data, model = from_dict(DataConfig, card["data"]), physflow.load(name)
+        assert model.fingerprint == card["data_fingerprint"]
+        assert model.grid.shape == data.shape
+        assert card["seeds"]["data"] == data.seed
         assert card["license"] == "Apache-2.0"
         assert card["command"].startswith("physflow run")
         assert set(card["seeds"]) == {"data", "training", "sampling"}
@@ -67,9 +68,10 @@ class TestEveryModel:
         assert made.config == physflow.load(name).config
         with physflow.data.open(tmp_path / "run" / "samples.nc") as ds:
             error = summarize(ds)["solution_error"]["median"]
-            ratio = moments(ds["permeability"], True)[1] / 1.0
+            spread = moments(ds["permeability"], True)[1]
         assert card["scores"]["solution_error"]["median"] < error < 0.3
-        assert 0.7 < ratio < 0.9
+        # The 64 modes of a field of variance 1 hold two thirds of it.
+        assert 0.75 < spread < 0.87
 
 
 def test_a_folder_wins_over_a_shipped_model(tmp_path, monkeypatch):

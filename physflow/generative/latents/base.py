@@ -10,7 +10,8 @@ from a `Prior`, once, and stays as it is along the whole trajectory.
 
 * Latent-CFM reads :math:`x_1` alone: what z says of a sample is what the flow need not find.
 * Variational rectified flow matching (V-RFM) reads more of the pair: z says which of the velocities that cross at a
-  point is meant, and trajectories may cross.
+  point is meant, and trajectories may cross. Generation draws z and :math:`x_0` apart: the law is right as far as the
+  divergence has made z independent of :math:`x_0` on average.
 
 The Kullback-Leibler divergence is a sum over the components of z, in nats, one number an item; objectives average it
 over the batch.

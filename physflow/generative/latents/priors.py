@@ -4,6 +4,7 @@ r"""Priors: where z comes from when a model generates.
   (Latent-CFM, Algorithm 2). The law is that of training, but samples lean on N stored encodings.
 * `StandardNormal`: :math:`z \sim N(0, I)`, towards which the divergence pulls the posterior (V-RFM).
 * `MixturePrior`, `FlowPrior`: a law fitted to the encodings of the training data: nothing of any one of them is kept.
+* `ComponentIds`: the component of a mixture over the data, by the shares of the samples or by its weights.
 
 Every draw takes its numbers from a generator of its own, so that sample i can depend on (seed, i) alone.
 """
