@@ -22,7 +22,6 @@ import argparse
 import dataclasses
 import json
 import math
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -38,6 +37,7 @@ from physflow.config import EncoderConfig, LatentConfig, ModelConfig, TrainingCo
 from physflow.data import darcy, files
 from physflow.fields import to_tensor
 from physflow.fitting import train_model, with_prior
+from physflow.machine import machine, versions
 from physflow.metrics import nearest_ratio
 from physflow.model import Model, load
 
@@ -164,8 +164,8 @@ def main() -> None:
     rows.append(row("other pairs of the law", physflow.pde.score(other).merge(other), data, fresh))
     results = {
         "settings": {"pairs": count, "samples": samples, "solver": SOLVER, "steps": STEPS, **vars(options)},
-        "hardware": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
-        "versions": {"physflow": physflow.__version__, "torch": torch.__version__},
+        "hardware": {**machine(), "threads": torch.get_num_threads()},
+        "versions": versions(),
         "models": {"I-CFM": plain_cost, "Latent-CFM": latent_cost},
         "rows": rows,
     }

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ import yaml
 import physflow
 from physflow.config import to_dict
 from physflow.experiment import load_experiment
+from physflow.machine import machine, versions
 from physflow.summary import moments, summarize
 
 LIMIT = 8 * 2**20
@@ -41,9 +41,13 @@ The model draws log K from its own law, N(0, I) in POD coordinates, and the pres
 (`ModelConfig.latent`, kind `fields`). **The law of K is given, not learnt**: its spread is right by construction, and
 what the scores judge is p given K. It needs no training data to draw from, and holds none.
 
-Made by `{command}` on {processor}, {threads} threads; {parameters:,} parameters. The scores above are medians and
-quartiles over {samples} samples with seed {seed}, {solver} with {steps} steps; `std_ratio` is the standard deviation of
-the samples over that of the data. Other grids, walls, wells and laws of K need a model of their own.
+{parameters:,} parameters, trained on {processor}, {threads} threads, by
+
+    {command}
+
+The scores above are medians and quartiles over {samples} samples with seed {seed}, {solver} with {steps} steps, before
+any correction. `std_ratio` is the standard deviation of the samples over that of the data. Other grids, walls, wells
+and laws of K need a model of their own.
 """
 
 
@@ -76,13 +80,13 @@ def main() -> None:
         "sampling": to_dict(sampling),
         "scores": {name: dict(row) for name, row in summarize(ds).items()},
         "std_ratio": ratios,
-        "versions": {"physflow": physflow.__version__, "torch": str(torch.__version__)},
+        "versions": versions(),
     }
     text = TEXT.format(
         **facts["sampling"],
         name=facts["name"],
         command=options.command,
-        processor=platform.processor() or platform.machine(),
+        processor=machine()["processor"],
         threads=torch.get_num_threads(),
         parameters=sum(p.numel() for p in model.network.parameters()),
     )

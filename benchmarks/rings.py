@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -31,7 +30,6 @@ import torch
 from scipy.stats import wasserstein_distance
 from torch import Tensor, nn
 
-import physflow
 from physflow.config import TrainingConfig
 from physflow.data.toys import ring
 from physflow.generative import (
@@ -50,6 +48,7 @@ from physflow.generative import (
     item_generator,
     train,
 )
+from physflow.machine import machine, versions
 
 SOURCE, TARGET = ring(radius=1 / 3), ring()
 EVALUATIONS = (2, 5, 10, 50, 100)
@@ -135,8 +134,8 @@ def main() -> None:
     own = {"method": "data", "evaluations": 0, **scores(TARGET.sample(n, item_generator(3, 0)))}
     results = {
         "settings": {"steps": steps, "seed": options.seed, "samples": n, "beta": BETA, "inputs": INPUTS},
-        "hardware": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
-        "versions": {"physflow": physflow.__version__, "torch": torch.__version__},
+        "hardware": {**machine(), "threads": torch.get_num_threads()},
+        "versions": versions(),
         "models": models,
         "rows": [own, *found],
     }

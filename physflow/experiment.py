@@ -17,10 +17,8 @@ A stage whose files exist is not run again, so an interrupted experiment goes on
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -31,7 +29,7 @@ from typing import Any
 import torch
 import yaml
 
-from physflow import __version__, report
+from physflow import report
 from physflow.baselines import folder_of, sample_baseline, train_baseline
 from physflow.config import (
     PRESETS,
@@ -47,6 +45,7 @@ from physflow.data import darcy, files
 from physflow.data.files import atomic
 from physflow.fields import SAMPLE
 from physflow.fitting import train_model
+from physflow.machine import machine, versions
 from physflow.model import Model, load
 from physflow.pde import score
 from physflow.summary import COMPARED, summarize, write_scores
@@ -272,33 +271,8 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
             anchors=score(some, anchors=True) if "equation" in data.attrs else None,
             metrics=[json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else [],
             config=to_dict(config),
-            versions=_versions(),
-            machine=_machine(),
+            versions=versions(),
+            machine=machine(),
             timings=_read_json(folder / "timings.json"),
             models=_read_json(folder / "scores.json").get("models", ()),
         )
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "numpy", "scipy", "xarray", "h5netcdf", "findiff", "torchdiffeq")
-    return {
-        "physflow": __version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def _machine() -> dict[str, str]:
-    machine = {"system": platform.system(), "processor": _processor(), "cores": str(os.cpu_count())}
-    if torch.cuda.is_available():
-        machine["accelerator"] = torch.cuda.get_device_name()
-    return machine
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A part of the package imports only from the parts before it.
 ORDER = (
     "config",
+    "machine",
     "grid",
     "fields",
     "transforms",

@@ -760,3 +760,18 @@ def test_who_is_no_dask_scheduler_does_not_keep_one_waiting(physflow_command, tm
     assert code == 2
     assert err.startswith(f"physflow: error: no dask scheduler answers at {address}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shipped_model_is_sampled_by_name(physflow_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = physflow_command("sample", "darcy-small", "--out", "samples.nc", "--samples", 3)
+    assert code == 0
+    assert "3 samples of permeability, pressure on 64 x 64 points" in printed
+    with physflow.data.open(tmp_path / "samples.nc") as ds:
+        # Drawn as the model was made to be drawn.
+        assert (ds.attrs["solver"], ds.attrs["steps"]) == ("Euler()", 10)
+        assert ds.attrs["latent"] == "drawn from N(0, I)"
+        assert float(ds["solution_error"].median()) < 0.05
+    code, _, error = physflow_command("sample", "darcy-smol", "--out", "other.nc")
+    assert code == 1
+    assert "no model 'darcy-smol': neither a folder nor one that ships with physflow; did you mean" in error

@@ -8,8 +8,6 @@ network simplex) gets it in float64 from `ot.dist`. Medians over the turns; the 
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -18,8 +16,8 @@ import numpy as np
 import ot
 import torch
 
-import physflow
 from physflow.generative import ExactOT
+from physflow.machine import machine, versions
 
 BATCHES, DIMENSIONS = (256, 1024), (2, 16, 192, 2048)
 
@@ -74,9 +72,8 @@ def main():
         "rows": rows,
         "turns": options.turns,
         "threads": 1,
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": {"physflow": physflow.__version__, "torch": torch.__version__, "pot": ot.__version__},
+        "hardware": machine(),
+        "versions": {**versions(), "pot": ot.__version__},
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "transport.json").write_text(json.dumps(results, indent=1))
