@@ -773,5 +773,5 @@ def test_a_shipped_model_is_sampled_by_name(physflow_command, tmp_path, monkeypa
         assert ds.attrs["latent"] == "drawn from N(0, I)"
         assert float(ds["solution_error"].median()) < 0.05
     code, _, error = physflow_command("sample", "darcy-smol", "--out", "other.nc")
-    assert code == 1
+    assert code == 2
     assert "no model 'darcy-smol': neither a folder nor one that ships with physflow; did you mean" in error
