@@ -331,8 +331,8 @@ def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="no training samples to encode"):
         encodings_of(Coordinates([0], 2), [])
     latent = normal_latent()
-    with pytest.raises(TypeError, match=r"needs a network that encodes: train Conditioned\(network, latent\)"):
-        FlowMatching(latent=latent).loss(lambda x, *rest: x, draw(2, 2), seeded())
+    with pytest.raises(TypeError, match=r"a network that encodes, got MLP: train Conditioned\(network, latent\)"):
+        FlowMatching(latent=latent).loss(MLP(2, 8, 1, latent=3).double(), draw(2, 2), seeded())
     with pytest.raises(ValueError, match="a latent that is given, not a posterior that is told the answer"):
         Regression(latent)
     with pytest.raises(ValueError, match=r"a latent z of shape \(4, 3\), got \(5, 3\)"):

@@ -35,11 +35,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from physflow.config import nearest
 from physflow.generative.couplings import Coupling, Independent
 from physflow.generative.latents.base import Latent
+from physflow.generative.latents.conditioned import Conditioned
 from physflow.generative.paths import LinearPath, Path, Velocity
 from physflow.generative.sources import Gaussian, Source
 from physflow.generative.times import TimeLaw, Uniform
@@ -202,12 +203,14 @@ class FlowMatching(Objective):
         if self.latent.stochastic:
             shape = (len(t), self.latent.dimension)
             epsilon = Gaussian().sample(shape, generator, dtype=x_t.dtype, device=x_t.device)
-        result = network(x_t, t, None, x0, item, epsilon)
-        if not isinstance(result, tuple):
+        # Wrapped for several processes, or compiled, a network keeps the one that was given as an attribute.
+        given = getattr(network, "module", getattr(network, "_orig_mod", network))
+        if isinstance(given, nn.Module) and not isinstance(given, Conditioned):
             raise TypeError(
-                "an objective with a latent needs a network that encodes: train Conditioned(network, latent)"
+                f"an objective with a latent needs a network that encodes, got {type(given).__name__}: train "
+                "Conditioned(network, latent)"
             )
-        predicted, kl = result
+        predicted, kl = network(x_t, t, None, x0, item, epsilon)
         return predicted, kl
 
     def velocity(self, network: Callable[..., Tensor]) -> Velocity:
