@@ -61,34 +61,32 @@ def pairs(path: Path, samples: int, seed: int) -> Path:
     return path
 
 
-def seconds_per_step(data: Path, out: Path, model: ModelConfig, training: TrainingConfig) -> float:
-    """The time of a step, without what a training does once: that of 60 steps less that of 10, the median of three."""
-    taken: dict[int, list[float]] = {10: [], 60: []}
-    for _ in range(3):
-        for steps in taken:
-            start = time.perf_counter()
-            short = dataclasses.replace(training, steps=steps, evaluate_every=1000)
-            train_model(data, out, model=model, training=short, overwrite=True)
-            taken[steps].append(time.perf_counter() - start)
-    return max(1e-3, statistics.median(taken[60]) - statistics.median(taken[10])) / 50
+def seconds_per_step(data: Path, out: Path, training: TrainingConfig) -> dict[str, float]:
+    """The time of a step of each model, in turns: 50 steps, without what a training does once; medians of five."""
+    path = out / "seconds_per_step.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    taken: dict[tuple[str, int], list[float]] = {}
+    for _ in range(5):
+        for name, model in MODELS.items():
+            for steps in (10, 60):
+                start = time.perf_counter()
+                short = dataclasses.replace(training, steps=steps, evaluate_every=1000)
+                train_model(data, out / "timing", model=model, training=short, overwrite=True)
+                taken.setdefault((name, steps), []).append(time.perf_counter() - start)
+    each = {n: (statistics.median(taken[n, 60]) - statistics.median(taken[n, 10])) / 50 for n in MODELS}
+    path.write_text(json.dumps(each))
+    return each
 
 
-def trained(name: str, data: Path, out: Path, budget: float, training: TrainingConfig) -> tuple[Model, dict[str, Any]]:
-    """A model trained for the time allowed, and what it cost; one that exists is loaded."""
+def trained(name: str, data: Path, out: Path, steps: int, training: TrainingConfig) -> tuple[Model, dict[str, Any]]:
+    """A model trained for so many steps, and what it cost; one that exists is loaded."""
     folder = out / name.lower()
     if not (folder / "cost.json").exists():
-        each = seconds_per_step(data, out / "timing", MODELS[name], training)
-        steps = int(budget / each)
         start = time.perf_counter()
-        train_model(
-            data,
-            folder,
-            model=MODELS[name],
-            training=dataclasses.replace(training, steps=steps),
-            overwrite=True,
-            progress=True,
-        )
-        cost = {"steps": steps, "seconds_per_step": round(each, 4), "seconds": round(time.perf_counter() - start, 1)}
+        settings = {"model": MODELS[name], "training": dataclasses.replace(training, steps=steps)}
+        train_model(data, folder, **settings, overwrite=True, progress=True)
+        cost = {"steps": steps, "seconds": round(time.perf_counter() - start, 1)}
         (folder / "cost.json").write_text(json.dumps(cost))
     model = load(folder)
     parameters = sum(p.numel() for p in model.network.parameters())
@@ -153,8 +151,9 @@ def main() -> None:
     path = pairs(options.out / "data.nc", count, 0)
     data = files.open(path).load()
     fresh = files.open(pairs(options.out / "fresh.nc", count, 1)).load()
-    plain, plain_cost = trained("I-CFM", path, options.out, seconds, training)
-    latent, latent_cost = trained("Latent-CFM", path, options.out, seconds, training)
+    each = seconds_per_step(path, options.out, training)
+    plain, plain_cost = trained("I-CFM", path, options.out, int(seconds / each["I-CFM"]), training)
+    latent, latent_cost = trained("Latent-CFM", path, options.out, int(seconds / each["Latent-CFM"]), training)
     settings = {"seed": 1, "solver": SOLVER, "steps": STEPS, "progress": True}
     rows = [row("I-CFM", plain.sample(samples, **settings), data, fresh)]
     for draw in DRAWS:
@@ -166,6 +165,7 @@ def main() -> None:
         "settings": {"pairs": count, "samples": samples, "solver": SOLVER, "steps": STEPS, **vars(options)},
         "hardware": {**machine(), "threads": torch.get_num_threads()},
         "versions": versions(),
+        "seconds_per_step": each,
         "models": {"I-CFM": plain_cost, "Latent-CFM": latent_cost},
         "rows": rows,
     }

@@ -88,5 +88,5 @@ records = {
     name: [json.loads(line) for line in (out / "two-stage" / folder / "metrics.jsonl").read_text().splitlines()]
     for name, folder in (("autoencoder", "vae"), ("flow", "."))
 }
-plot_losses(records).savefig(out / "losses.png")
+plot_losses(records, quantities=("loss", "validation_error")).savefig(out / "losses.png")
 print(f"pictures: {', '.join(str(path) for path in sorted(out.glob('*.png')))}")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from physflow.config import LatentConfig, ModelConfig, TrainingConfig, nearest
+from physflow.config import LatentConfig, ModelConfig, TrainingConfig, check_compatible, nearest
 from physflow.data.correlated_noise import CorrelatedNoise
 from physflow.data.covariances import Exponential
 from physflow.generative import (
@@ -91,7 +92,9 @@ SOLVERS: dict[str, type[Solver]] = {
 def make_transform(config: ModelConfig, fields: tuple[str, ...]) -> Transform:
     """The transform of these fields to model space, not yet fitted."""
     for setting, names in (("log", config.log), ("latent.fields", config.latent.fields)):
-        if names != ModelConfig().log and (unknown := set(names) - set(fields)):
+        # The default of log names a field that other data need not have.
+        unknown = set(names) - set(fields)
+        if unknown and not (setting == "log" and names == ModelConfig().log):
             name = min(unknown)
             raise ValueError(f"unknown field {name!r} in ModelConfig.{setting}; {nearest(name, fields)}")
 
@@ -131,11 +134,6 @@ def make_network(config: ModelConfig, training: TrainingConfig, sizes: Mapping[s
     if config.precondition == "flow":
         network = Preconditioned(network, _path(training), training.prediction)
     elif config.precondition == "input":
-        if training.objective == "flow" and (training.prediction != "data" or training.coupling != "independent"):
-            raise ValueError(
-                "precondition='input' is for predictions of the data from independent noise: use prediction='data' and "
-                f"coupling='independent', got {training.prediction!r} and {training.coupling!r}"
-            )
         network = Faded(network, _path(training))
     return network if latent is None else Conditioned(network, latent)
 
@@ -213,24 +211,15 @@ def make_objective(
     training: TrainingConfig, config: ModelConfig, grid: Grid, latent: Latent | None = None
 ) -> FlowMatching | ConsistencyFlowMatching | Regression:
     """The objective of these settings."""
+    check_compatible(config, training)
     if training.objective == "regression":
-        if latent is None or latent.stochastic:
-            raise ValueError(
-                "objective='regression' predicts from a latent that is given: use latent.kind='fields' or 'mixture', "
-                f"got {config.latent.kind!r}"
-            )
+        assert latent is not None
         return Regression(latent)
     source: Source = Gaussian()
     if training.source == "gaussian-process":
-        if config.space == "pod":
-            raise ValueError(
-                "source='gaussian-process' is noise over the grid and needs space='pixel', got space='pod'"
-            )
         length = 0.1 * max(b - a for a, b in grid.bounds)
         source = GaussianProcess(CorrelatedNoise(grid, Exponential(length)))
     if training.objective == "consistency":
-        if latent is not None or training.prediction != "velocity":
-            raise ValueError("objective='consistency' trains a velocity without a latent")
         return ConsistencyFlowMatching(_path(training), _coupling(training), source, segments=training.segments)
     weight: Callable[[Tensor], Tensor] | None = LateWeight() if training.weight == "late" else None
     if training.path == "bridge":
@@ -265,14 +254,25 @@ def _coupling(training: TrainingConfig) -> Coupling:
     return ExactOT(source_factor=training.ot_factor) if training.coupling == "ot" else Independent()
 
 
-def make_solver(solver: str | Solver) -> Solver:
+def make_solver(solver: str | Solver, training: TrainingConfig | None = None) -> Solver:
     """The solver of this name; a `Solver` is returned as it is.
+
+    Arguments:
+        solver: The name, or the solver.
+        training: The settings of the model's training, to warn where the solver does not suit it.
 
     Raises:
         ValueError: If the name is unknown.
     """
-    if isinstance(solver, Solver):
-        return solver
-    if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), SOLVERS)}")
-    return SOLVERS[solver]()
+    if not isinstance(solver, Solver):
+        if solver not in SOLVERS:
+            raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), SOLVERS)}")
+        solver = SOLVERS[solver]()
+    if training is not None and training.prediction == "data" and isinstance(solver, RK4 | Adaptive):
+        warnings.warn(
+            f"{solver} asks for the velocity at t = 1, where a network that predicts the data has it only as a "
+            "difference of near equals: euler, midpoint and heun stay away from there",
+            UserWarning,
+            stacklevel=4,
+        )
+    return solver

@@ -5,7 +5,6 @@ Each has a folder under ``baselines/`` with its model and its samples, scored.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from physflow.config import BaselineConfig, DataConfig
@@ -18,7 +17,7 @@ __all__ = ["folder_of", "sample_baseline", "train_baseline"]
 
 def folder_of(out: Path, baseline: BaselineConfig) -> Path:
     """The folder of a baseline in the folder of an experiment."""
-    return out / "baselines" / (re.sub(r"[^a-z0-9]+", "-", baseline.name.lower()).strip("-") or "baseline")
+    return out / "baselines" / baseline.folder
 
 
 def train_baseline(out: Path, baseline: BaselineConfig, generator: DataConfig, progress: bool = False) -> None:

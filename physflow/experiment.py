@@ -104,6 +104,9 @@ def _completed(values: Any) -> Any:
 def _merge(values: Any, changes: Any) -> Any:
     if not isinstance(values, dict) or not isinstance(changes, dict):
         return changes
+    if "kind" in changes and changes["kind"] != values.get("kind"):
+        # The settings of one kind of latent are not those of another.
+        values = {}
     merged = {**values, **{key: _merge(values.get(key), change) for key, change in changes.items()}}
     if (preset := changes.get("preset")) in PRESETS:
         # It replaces what the experiment, or a preset of its own, says of the law.

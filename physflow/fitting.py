@@ -8,50 +8,39 @@ kept for the validation.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import safetensors.torch
 import torch
 import xarray as xr
-from torch import Tensor, nn
 
-from physflow.assembly import make_network, make_objective, make_prior, make_transform, make_vae, sizes_of
-from physflow.autoencoder import WEIGHTS
-from physflow.config import DataConfig, LatentConfig, ModelConfig, SamplingConfig, TrainingConfig, to_dict
+from physflow.assembly import make_network, make_objective, make_transform, sizes_of
+from physflow.config import (
+    DataConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrainingConfig,
+    check_compatible,
+)
 from physflow.data import darcy, files
 from physflow.data.batches import FileBatches, encode, rows
-from physflow.data.files import FieldReader, atomic
+from physflow.data.files import FieldReader
 from physflow.data.streams import DarcyStream
 from physflow.fields import content_fingerprint, field_names
 from physflow.generative import (
-    ELBO,
     BatchSource,
     BatchStream,
-    ComponentIds,
-    Components,
     Conditioned,
-    DiagonalMixture,
-    FlowMatching,
-    FlowPrior,
-    Latent,
-    MixturePrior,
-    NormalLatent,
-    Objective,
-    Prior,
     TensorBatches,
-    encodings_of,
     train,
 )
-from physflow.grid import Grid
 from physflow.model import Model
 from physflow.pde import Symmetry, check_device, from_dataset, identity
+from physflow.stages import STAGES, Stages, identity_of
 
 __all__ = ["LAW", "train_model", "with_prior"]
 
@@ -59,8 +48,6 @@ LAW = ("equation", "source", "boundary", "faces", "centering")
 """The attributes of a data set that rebuild its equation and grid."""
 
 _PRODUCTS = ("config.yaml", "weights.safetensors", "checkpoint.pt", "metrics.jsonl")
-_STAGES = ("vae", "prior")
-_PIECE = 1024
 
 
 def train_model(
@@ -101,10 +88,12 @@ def train_model(
         ValueError: If the data do not fit the settings.
     """
     model, training, out = model or ModelConfig(), training or TrainingConfig(), Path(out)
+    check_compatible(model, training)
+    sampling = sampling or _sampling_of(training)
     if (out / "config.yaml").exists() and not overwrite:
         raise FileExistsError(f"{out} holds a trained model; choose another folder, or overwrite it (--overwrite)")
     if overwrite:
-        for folder in (out, *(out / stage for stage in _STAGES)):
+        for folder in (out, *(out / stage for stage in STAGES)):
             for name in _PRODUCTS:
                 (folder / name).unlink(missing_ok=True)
     with files.open(data) as ds:
@@ -128,6 +117,11 @@ def train_model(
             f"{data} holds {len(reader)} samples, of which {split} are left for training; it needs at least two"
         )
     images: Sequence[Symmetry] = (identity,)
+    if training.coupling != "independent" and split < training.batch_size and not training.fresh:
+        raise ValueError(
+            f"coupling={training.coupling!r} pairs over batches of batch_size={training.batch_size}, but {data} leaves "
+            f"{split} samples for training: use a smaller batch_size, or more data"
+        )
     if training.symmetries and coefficients == "uniform":
         raise ValueError(
             "symmetries=true needs a law with the symmetries of the equation; uniform coefficients of a positive mean "
@@ -164,20 +158,20 @@ def train_model(
     network = make_network(model, training, sizes, reader.grid)
     latent = network.latent if isinstance(network, Conditioned) else None
     objective = make_objective(training, model, reader.grid, latent)
-    stages = _Stages(model, training, out, device, data_fingerprint, progress)
-    items = source(0, split, images)
+    stages = Stages(model, training, out, device, data_fingerprint, progress)
+    items, held = source(0, split, images), source(split, len(reader)) if held_out else None
     if latent is not None:
-        stages.prepare(latent, items, sizes, reader.grid)
+        stages.prepare(latent, items, held, sizes, reader.grid)
     network = train(
         network,
         objective,
         stream or items,
         training,
-        validation=source(split, len(reader)) if held_out else None,
+        validation=held,
         folder=out,
         device=device,
         fingerprint=data_fingerprint,
-        settings={"fields": list(names), **_identity(model)},
+        settings={"fields": list(names), **identity_of(model)},
         progress=progress,
     ).cpu()
     prior = stages.prior(network.latent, items) if isinstance(network, Conditioned) else None
@@ -188,139 +182,9 @@ def train_model(
     # Under torchrun every process holds the same weights; one writes them.
     if int(os.environ.get("RANK", 0)) == 0:
         trained.save(out)
-        for folder in (out, *(out / stage for stage in _STAGES)):
+        for folder in (out, *(out / stage for stage in STAGES)):
             (folder / "checkpoint.pt").unlink(missing_ok=True)
     return trained
-
-
-class _Stages:
-    """What is trained or fitted beside the network of a model with a latent."""
-
-    def __init__(
-        self, model: ModelConfig, training: TrainingConfig, out: Path, device: str, fingerprint: str, progress: bool
-    ) -> None:
-        self.model, self.training, self.out = model, training, out
-        self.device, self.fingerprint, self.progress = device, fingerprint, progress
-
-    @property
-    def config(self) -> LatentConfig:
-        """The settings of the latent."""
-        return self.model.latent
-
-    def prepare(self, latent: Latent, items: BatchSource, sizes: dict[str, int], grid: Grid) -> None:
-        """Train or fit what the latent needs before the network is trained."""
-        if isinstance(latent, Components):
-            self._fit(latent.mixture, torch.cat([piece.flatten(1) for piece in _pieces(items)]))
-        if self.config.kind == "vae" and isinstance(latent, NormalLatent):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.training.seed)
-                vae: nn.Module = make_vae(self.model, sizes, grid)
-            steps, beta = self.config.pretraining_steps, self.config.pretraining_beta
-            vae = self._train(vae, ELBO(self.config.dimension, beta), items, steps, "vae", self.training).cpu()
-            with atomic(self.out / WEIGHTS, overwrite=True) as file:
-                safetensors.torch.save_file(vae.state_dict(), file)
-            latent.encoder.load_state_dict(vae.get_submodule("posterior.encoder").state_dict())
-
-    def prior(self, latent: Latent, items: BatchSource) -> Prior:
-        """The law from which z is drawn, fitted where it has to be."""
-        draw = self.config.drawn
-        if draw == "normal" and self.config.kind != "fields":
-            return make_prior(self.config, latent)
-        if draw == "mixture" and isinstance(latent, Components):
-            return ComponentIds(latent.mixture.weights)
-        encodings = encodings_of(latent, _pieces(items))
-        if isinstance(latent, Components):
-            return ComponentIds(encodings.mean.mean(0))
-        if draw == "normal":
-            _warn_unless_normal(encodings.mean)
-            return make_prior(self.config, latent)
-        if draw == "encodings":
-            return encodings
-        generator = torch.Generator().manual_seed(self.training.seed)
-        # One draw of every posterior: the prior is to have the spread of the draws, not of the means alone.
-        z = encodings.draw_each(generator)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.training.seed)
-            prior = make_prior(self.config, latent)
-        if isinstance(prior, MixturePrior):
-            return MixturePrior(self._fitted(z))
-        if isinstance(prior, FlowPrior):
-            prior.mean, prior.std = z.mean(0), z.std(0).clamp_min(1e-6)
-            items = TensorBatches((z - prior.mean) / prior.std)
-            settings = TrainingConfig(batch_size=256, seed=self.training.seed)
-            network = prior.network.requires_grad_(True)
-            steps = self.config.fitting_steps
-            network = self._train(network, FlowMatching(), items, steps, "prior", settings)
-            prior.network = network.cpu().requires_grad_(False)
-        return prior
-
-    def _train(
-        self,
-        network: nn.Module,
-        objective: Objective,
-        items: BatchSource,
-        steps: int,
-        stage: str,
-        settings: TrainingConfig,
-    ) -> nn.Module:
-        settings = dataclasses.replace(settings, steps=steps, warmup=min(settings.warmup, steps // 10))
-        return train(
-            network,
-            objective,
-            items,
-            settings,
-            folder=self.out / stage,
-            device=self.device,
-            fingerprint=self.fingerprint,
-            settings={"stage": stage, **_identity(self.model)},
-            progress=self.progress,
-        )
-
-    def _fitted(self, z: Tensor) -> DiagonalMixture:
-        """A mixture over z of as many components as live, at most as many as are asked for."""
-        components = self.config.fitted
-        while True:
-            mixture = DiagonalMixture(components, z.shape[1])
-            try:
-                self._fit(mixture, z)
-            except ValueError as error:
-                if components == 1:
-                    raise
-                components = max(1, components // 2)
-                warnings.warn(f"{error}; going on with {components}", UserWarning, stacklevel=2)
-            else:
-                return mixture
-
-    def _fit(self, mixture: DiagonalMixture, x: Tensor) -> None:
-        mixture.requires_grad_(True)
-        mixture.fit(x, steps=self.config.fitting_steps, seed=self.training.seed, progress=self.progress)
-        mixture.requires_grad_(False)
-
-
-def _identity(model: ModelConfig) -> dict[str, Any]:
-    """The settings on which the trained network depends: how z is drawn is not among them."""
-    values = to_dict(model)
-    unrelated = ("draw", "fitted") if model.latent.kind == "mixture" else ("draw", "fitted", "fitting_steps")
-    return {**values, "latent": {key: value for key, value in values["latent"].items() if key not in unrelated}}
-
-
-def _warn_unless_normal(z: Tensor) -> None:
-    """Warn where the coordinates of z, whitened but of any law, are no normal numbers."""
-    kurtosis = ((z - z.mean(0)) ** 4).mean() / ((z - z.mean(0)) ** 2).mean(0).square().mean()
-    tolerance = 0.1 + 6 * math.sqrt(24 / z.numel())
-    if abs(float(kurtosis) - 3) > tolerance:
-        warnings.warn(
-            f"z is drawn from N(0, I), but the coordinates of the latent's fields are not normal (kurtosis "
-            f"{float(kurtosis):.2f}, that of a normal law is 3): use latent.draw='encodings' or 'flow'",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
-def _pieces(items: BatchSource) -> Iterator[Tensor]:
-    """All items in order, in pieces."""
-    for indices in torch.arange(len(items)).split(_PIECE):
-        yield items.batch(indices)
 
 
 def with_prior(
@@ -351,7 +215,7 @@ def with_prior(
         if model.training.symmetries and model.equation is not None:
             images = model.equation.symmetries()
         items = FileBatches(reader, model.transform, 0, split, images)
-        stages = _Stages(config, model.training, Path(folder), "cpu", model.fingerprint, False)
+        stages = Stages(config, model.training, Path(folder), "cpu", model.fingerprint, False)
         prior = stages.prior(model.latent, items)
         reader.close()
     return Model(
@@ -367,6 +231,12 @@ def with_prior(
         prior,
         model.sampling,
     )
+
+
+def _sampling_of(training: TrainingConfig) -> SamplingConfig:
+    """How a model of this training is drawn from, if nobody says otherwise."""
+    steps = {"regression": 1, "consistency": training.segments}.get(training.objective)
+    return SamplingConfig() if steps is None else SamplingConfig(solver="euler", steps=steps)
 
 
 def _check_generator(ds: xr.Dataset, names: tuple[str, ...], generator: DataConfig | None) -> None:

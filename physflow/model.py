@@ -45,15 +45,6 @@ _BLOCK = 50
 """Samples that are computed together, always a whole block: a sample does not depend on how many are asked for."""
 
 
-DRAWS = {
-    "encodings": "drawn from the encodings of the training data",
-    "normal": "drawn from N(0, I)",
-    "mixture": "drawn from a fitted mixture",
-    "flow": "drawn from a flow fitted to the encodings of the training data",
-}
-"""How z was drawn, as the samples' attributes say it."""
-
-
 class Model:
     """A trained generator of fields.
 
@@ -116,6 +107,11 @@ class Model:
             channels -= self.latent.dimension
         return (channels,) if self.config.space == "pod" else (channels, *self.grid.shape)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
     def to(self, device: str | torch.device) -> Model:
         """Move the model to a device, and return it."""
         self.network.to(device)
@@ -151,8 +147,8 @@ class Model:
             progress: Whether to show a progress bar.
 
         Returns:
-            A Dataset with the fields over (sample, *axes), every score over sample, and attributes that rebuild the
-            equation and state how the samples were drawn.
+            The fields over (sample, *axes), every score over sample, and attributes that rebuild the equation and
+            state how the samples were drawn.
 
         Raises:
             ValueError: If a name is unknown, a count negative, or the correction needs an equation that there is not.
@@ -174,8 +170,13 @@ class Model:
             ValueError: If the model has no latent, or one that is no function of the fields alone.
         """
         latent = self._with_latent()
+        if latent.inputs != ("x1",):
+            raise ValueError(
+                f"z of this model is no function of the fields, its posterior reads {', '.join(latent.inputs)}: use "
+                "sample, or decode with z from N(0, I)"
+            )
         pieces = to_tensor(ds, self.fields).split(256)
-        device = next(self.network.parameters()).device
+        device = self.device
         z = [latent.encode(self.transform(piece.to(device)).float()).cpu() for piece in pieces]
         values = torch.cat(z) if z else torch.empty(0, latent.dimension)
         return xr.DataArray(values.numpy(), dims=(SAMPLE, "latent"), name="z")
@@ -195,8 +196,6 @@ class Model:
     ) -> xr.Dataset:
         """Draw one field for each given latent. Sample i has the noise of sample i of `sample` with this seed.
 
-        An adaptive solver shares its steps among the samples of a block, which then hardly depend on each other.
-
         Arguments:
             z: The latents, shape (samples, latent), as `encode` gives them.
             seed: The seed of the noise.
@@ -215,6 +214,8 @@ class Model:
         values = z if isinstance(z, Tensor) else torch.as_tensor(np.asarray(z))
         if values.ndim != 2 or values.shape[1] != latent.dimension:
             raise ValueError(f"expected latents of shape (samples, {latent.dimension}), got {tuple(values.shape)}")
+        if not values.isfinite().all():
+            raise ValueError("expected finite latents, some are NaN or infinite")
         settings = (seed, solver, steps, correction, score, dtype, progress)
         return self._generate(len(values), *settings, values.float(), one_noise)
 
@@ -244,10 +245,10 @@ class Model:
             raise ValueError(f"unknown dtype {dtype!r}; {nearest(str(dtype), ('float32', 'float64'))}")
         if solver is None:
             solver, steps = self.sampling.solver, self.sampling.steps if steps is None else steps
-        solver_object, steps = make_solver(solver), 10 if steps is None else steps
+        solver_object, steps = make_solver(solver, self.training), 10 if steps is None else steps
         correct = self._correction(correction)
         velocity = Counted(self.objective.velocity(self.network))
-        device = next(self.network.parameters()).device
+        device = self.device
         pieces = [torch.empty(0, len(self.fields), *self.grid.shape, dtype=getattr(torch, dtype))]
         with torch.inference_mode(), tqdm(total=n, desc="sample", unit="field", disable=not progress) as bar:
             for first in range(0, n, _BLOCK):
@@ -269,8 +270,8 @@ class Model:
             "evaluations": velocity.calls / max(1, len(pieces) - 1),
             "correction": correction if isinstance(correction, str) else "none" if correction is None else "custom",
         }
-        if self.latent is not None:
-            attrs["latent"] = "given" if given is not None else DRAWS[self.config.latent.drawn]
+        if self.prior is not None:
+            attrs["latent"] = "given" if given is not None else self.prior.words
         ds = to_dataset(fields, self.fields, self.grid, attrs)
         if (source := self._custom_source()) is not None:
             ds["source"] = (self.grid.axes, source.numpy())
@@ -278,7 +279,7 @@ class Model:
         return self.score(ds) if score and self.equation is not None else ds
 
     def score(self, ds: xr.Dataset, suffix: str = "", **replace: str) -> xr.Dataset:
-        """Add the scores of a Dataset's fields to it; see `physflow.judgement.add_scores`."""
+        """Add the scores of a Dataset's fields to it (`physflow.judgement.add_scores`)."""
         return add_scores(ds, self._with_equation("scoring"), suffix, **replace)
 
     def complete(self, fields: Tensor) -> Tensor:
@@ -322,6 +323,8 @@ class Model:
             folder: The folder, made if it does not exist.
             half: Whether the weights of the network are kept in half precision; the transform is not.
         """
+        expected = make_network(self.config, self.training, sizes_of(self.transform, self.fields), self.grid)
+        storage.check_shapes(self.network, expected)
         parts: dict[str, nn.Module] = {"network": self.network, "transform": self.transform}
         if self.prior is not None:
             parts["prior"] = self.prior

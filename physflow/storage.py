@@ -11,13 +11,13 @@ from typing import Any
 import safetensors.torch
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from physflow import __version__
 from physflow.config import builtin_models, nearest
 from physflow.data.files import atomic
 
-__all__ = ["FORMAT", "explained", "find", "halved", "misfit", "part", "read", "write"]
+__all__ = ["FORMAT", "check_shapes", "explained", "find", "halved", "misfit", "part", "read", "write"]
 
 FORMAT = "physflow-model-2"
 
@@ -99,3 +99,13 @@ def find(folder: str | os.PathLike[str]) -> Path:
             f"no model {path.name!r}: neither a folder nor one that ships with physflow; {nearest(path.name, shipped)}"
         )
     return shipped[path.name]
+
+
+def check_shapes(network: nn.Module, expected: nn.Module) -> None:
+    """Refuse a network that is not the one that a model's settings build: it could not be loaded again."""
+    found, wanted = ({name: t.shape for name, t in n.state_dict().items()} for n in (network, expected))
+    if found != wanted:
+        raise ValueError(
+            "this network is not the one that the model's settings build, and could not be loaded again: keep its "
+            "state_dict yourself, or describe it by the settings"
+        )

@@ -31,6 +31,7 @@ ORDER = (
     "storage",
     "model",
     "autoencoder",
+    "stages",
     "fitting",
     "report",
     "summary",

@@ -9,9 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from physflow import experiment
 from physflow.config import (
     PRESETS,
     DataConfig,
+    EncoderConfig,
     ExperimentConfig,
     LatentConfig,
     MLPConfig,
@@ -422,7 +424,7 @@ def test_nearest():
 
 def test_builtin_experiments_are_valid():
     for name, path in builtin_experiments().items():
-        config = from_dict(ExperimentConfig, yaml.safe_load(path.read_text()))
+        config = experiment.load_experiment(name)
         assert path.stem == name
         assert from_dict(ExperimentConfig, to_dict(config)) == config
 
@@ -433,15 +435,20 @@ def test_builtin_experiments_are_valid():
         ({"kind": "posterior", "inputs": ()}, "a posterior must read something: give inputs among x0, x1, xt, t"),
         ({"kind": "posterior", "inputs": ("x2",)}, "unknown input 'x2' of a posterior"),
         ({"kind": "posterior", "inputs": ("x0", "x1"), "draw": "flow"}, "draw='flow' needs encodings of data samples"),
-        ({"kind": "vae", "inputs": ("x1", "t")}, "the encoder of a VAE reads x1 alone"),
+        ({"kind": "vae", "inputs": ("x1", "t")}, "kind='vae' has no use for inputs="),
         ({"kind": "mixture", "draw": "normal"}, "components of a mixture are drawn with the shares"),
-        ({"kind": "mixture", "inputs": ("x0",)}, "inputs are for kind='posterior', got"),
-        ({"draw": "flow"}, "there is no latent to draw: draw='flow' needs another kind"),
+        (
+            {"kind": "mixture", "inputs": ("x0",)},
+            "kind='mixture' has no use for inputs=",
+        ),
+        ({"draw": "flow"}, "kind='none' has no use for draw='flow'; kinds that have: posterior, vae, mixture, fields"),
+        ({"dimension": 4}, "kind='none' has no use for dimension=4; kinds that have: posterior, vae"),
+        ({"kind": "posterior", "encoder": EncoderConfig(8), "components": 3}, "has no use for components=3"),
         ({"kind": "posterior", "inputs": ("x1", "x1")}, "inputs and fields once each"),
-        ({"kind": "fields"}, "kind='fields' does not go with fields=\\[\\]"),
-        ({"fields": ("pressure",)}, "kind='none' does not go with fields=\\['pressure'\\]"),
-        ({"beta": -1.0}, "beta must be finite and not negative, got -1.0"),
-        ({"dimension": 0}, "dimension must be a whole number of at least 1, got 0"),
+        ({"kind": "fields"}, "kind='fields' takes the coordinates of some fields: name them"),
+        ({"fields": ("pressure",)}, "kind='none' has no use for fields="),
+        ({"kind": "posterior", "beta": -1.0}, "beta must be finite and not negative, got -1.0"),
+        ({"kind": "posterior", "dimension": 0}, "dimension must be a whole number of at least 1, got 0"),
         ({"kind": "vea"}, "did you mean 'vae'"),
     ],
 )
@@ -484,3 +491,22 @@ def test_a_latent_is_drawn_in_the_way_of_its_method(settings, drawn):
 def test_settings_without_a_use_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**settings)
+
+
+@pytest.mark.parametrize("word", ["none", None, "null"])
+def test_none_is_a_choice_where_it_is_one(word):
+    assert from_dict(ModelConfig, {"precondition": word}).precondition == "none"
+    assert from_dict(LatentConfig, {"kind": word}).kind == "none"
+
+
+@pytest.mark.parametrize("name", ["I-cfm", "i cfm!", "this experiment", "\u03bc"])
+def test_baselines_that_would_share_a_folder_are_refused(name):
+    with pytest.raises(ValueError, match=r"baselines of different names|must hold letters or digits"):
+        from_dict(ExperimentConfig, {"baselines": [{"name": "I-CFM"}, {"name": name}]})
+
+
+def test_settings_that_cannot_go_together_are_refused_before_anything_is_made():
+    with pytest.raises(ValueError, match="objective='regression' predicts from a latent that is given"):
+        from_dict(ExperimentConfig, {"baselines": [{"training": {"objective": "regression"}}]})
+    with pytest.raises(ValueError, match="precondition='input' is for predictions of the data from independent noise"):
+        from_dict(ExperimentConfig, {"model": {"precondition": "input"}})

@@ -1,6 +1,7 @@
 """Training with latents, end to end: every kind, every way of drawing z, interrupted and resumed."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,29 +9,32 @@ import torch
 import xarray as xr
 
 import physflow
+import physflow.model
 from physflow import fitting
 from physflow.autoencoder import Autoencoder
 from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, TrainingConfig, UNetConfig
 from physflow.data.darcy import generate
 from physflow.fitting import train_model, with_prior
-from physflow.generative import ELBO
+from physflow.generative import ELBO, Conditioned, Encoded, StandardNormal, networks
 
 MLP = {"mlp": MLPConfig(width=16, blocks=1)}
 UNET = {"space": "pixel", "network": "unet", "unet": UNetConfig(channels=4, multipliers=(1, 2), blocks=1)}
 ENCODER = EncoderConfig(width=8, layers=2, channels=4, multipliers=(1, 2))
-STEPS = {"encoder": ENCODER, "pretraining_steps": 4, "fitting_steps": 60}
+FITTING = {"fitting_steps": 60}
+LEARNED = {"encoder": ENCODER, **FITTING}
+STEPS = {**LEARNED, "pretraining_steps": 4}
 KINDS = {
-    "fields": ModelConfig(**MLP, latent=LatentConfig("fields", fields=("permeability",), **STEPS)),
+    "fields": ModelConfig(**MLP, latent=LatentConfig("fields", fields=("permeability",), **FITTING)),
     "fields-encodings": ModelConfig(
-        **MLP, latent=LatentConfig("fields", fields=("permeability",), draw="encodings", **STEPS)
+        **MLP, latent=LatentConfig("fields", fields=("permeability",), draw="encodings", **FITTING)
     ),
-    "posterior": ModelConfig(**UNET, latent=LatentConfig("posterior", 2, **STEPS)),
-    "posterior-normal": ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="normal", **STEPS)),
-    "v-rfm": ModelConfig(**UNET, latent=LatentConfig("posterior", 2, inputs=("x0", "x1", "xt", "t"), **STEPS)),
+    "posterior": ModelConfig(**UNET, latent=LatentConfig("posterior", 2, **LEARNED)),
+    "posterior-normal": ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="normal", **LEARNED)),
+    "v-rfm": ModelConfig(**UNET, latent=LatentConfig("posterior", 2, inputs=("x0", "x1", "xt", "t"), **LEARNED)),
     "vae": ModelConfig(**UNET, latent=LatentConfig("vae", 2, **STEPS)),
     "vae-flow": ModelConfig(**MLP, latent=LatentConfig("vae", 2, draw="flow", **STEPS)),
-    "posterior-mixture": ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="mixture", fitted=1, **STEPS)),
-    "mixture": ModelConfig(**MLP, latent=LatentConfig("mixture", components=2, **STEPS)),
+    "posterior-mixture": ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="mixture", fitted=1, **LEARNED)),
+    "mixture": ModelConfig(**MLP, latent=LatentConfig("mixture", components=2, **FITTING)),
 }
 TRAINING = TrainingConfig(steps=4, batch_size=16, warmup=1, checkpoint_every=2, evaluate_every=2)
 
@@ -50,7 +54,8 @@ def test_every_latent_trains_draws_and_scores(name, data, tmp_path):
     xr.testing.assert_identical(ds, model.sample(5, seed=1, steps=2))
     assert np.isfinite(ds["residual_mse"]).all()
     expected = {"encodings": "encodings", "normal": "N(0, I)", "mixture": "mixture", "flow": "a flow"}
-    assert expected[config.latent.drawn] in ds.attrs["latent"]
+    drawn = "mixture" if config.latent.kind == "mixture" else config.latent.drawn
+    assert expected[drawn] in ds.attrs["latent"]
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
@@ -127,7 +132,7 @@ def test_a_prior_sees_the_images_of_the_training(data, tmp_path):
 
 def test_a_mixture_with_too_many_components_is_fitted_with_fewer(data, tmp_path):
     """And what was trained is not lost over a prior."""
-    settings = {**STEPS, "fitting_steps": 300}
+    settings = {**LEARNED, "fitting_steps": 300}
     config = ModelConfig(**MLP, latent=LatentConfig("posterior", 2, draw="mixture", fitted=64, **settings))
     with pytest.warns(UserWarning, match="more data than the 64 components.*; going on with 32"):
         model = train_model(data, tmp_path / "model", model=config, training=TRAINING)
@@ -139,7 +144,7 @@ def test_how_z_is_drawn_may_change_after_an_interruption(data, tmp_path, monkeyp
     def broken(self, latent, items):
         raise RuntimeError("no prior")
 
-    monkeypatch.setattr(fitting._Stages, "prior", broken)
+    monkeypatch.setattr(fitting.Stages, "prior", broken)
     with pytest.raises(RuntimeError, match="no prior"):
         train_model(data, tmp_path, model=KINDS["vae-flow"], training=TRAINING)
     monkeypatch.undo()
@@ -166,7 +171,7 @@ def test_coordinates_that_are_normal_are_not(tmp_path):
 @pytest.mark.parametrize("draw", ["encodings", "normal", "mixture", "flow"])
 def test_z_can_be_drawn_in_another_way_from_the_same_network(draw, data, tmp_path):
     """It is what training with that setting gives."""
-    latent = LatentConfig("posterior", 2, draw=draw, fitted=1, **STEPS)
+    latent = LatentConfig("posterior", 2, draw=draw, fitted=1, **LEARNED)
     expected = train_model(data, tmp_path / "b", model=ModelConfig(**UNET, latent=latent), training=TRAINING)
     started = dataclasses.replace(latent, draw="normal")
     model = train_model(data, tmp_path / "a", model=ModelConfig(**UNET, latent=started), training=TRAINING)
@@ -179,6 +184,8 @@ def test_another_way_that_there_is_not(data, tmp_path):
     reads_more = train_model(data, tmp_path / "a", model=KINDS["v-rfm"], training=TRAINING)
     with pytest.raises(ValueError, match="draw='encodings' needs encodings of data samples alone"):
         with_prior(reads_more, data, "encodings")
+    with pytest.raises(ValueError, match="no function of the fields, its posterior reads x0, x1, xt, t"):
+        reads_more.encode(physflow.data.open(data).load())
     plain = train_model(data, tmp_path / "b", model=ModelConfig(**MLP), training=TRAINING)
     with pytest.raises(ValueError, match="this model has no latent"):
         with_prior(plain, data, "normal")
@@ -190,17 +197,23 @@ def test_impossible_combinations_are_refused(data, tmp_path):
     with pytest.raises(ValueError, match=r"unknown field 'permeabilty' in ModelConfig.latent.fields; did you mean"):
         wrong = ModelConfig(**MLP, latent=LatentConfig("fields", fields=("permeabilty",)))
         train_model(data, tmp_path, model=wrong, training=TRAINING)
+    only = {"model": KINDS["fields"], "training": TRAINING, "fields": ["pressure"]}
+    with pytest.raises(ValueError, match=r"unknown field 'permeability' in ModelConfig.latent.fields; .*pressure"):
+        train_model(data, tmp_path, **only)
+    paired = TrainingConfig(**{**vars(TRAINING), "coupling": "ot", "batch_size": 500})
+    with pytest.raises(ValueError, match=r"pairs over batches of batch_size=500, but .* leaves 59 samples"):
+        train_model(data, tmp_path, model=ModelConfig(**MLP), training=paired)
     with pytest.raises(ValueError, match="between 1 and"):
         everything = ModelConfig(**MLP, latent=LatentConfig("fields", fields=("permeability", "pressure")))
         train_model(data, tmp_path, model=everything, training=TRAINING)
     for coupled in ({"coupling": "ot"}, {"path": "bridge", "sigma": 0.1, "coupling": "sb"}):
-        with pytest.raises(ValueError, match="ties the source to the data, and so to the latent"):
+        with pytest.raises(ValueError, match=r"ties the noise to the data, and so .*use coupling='independent'"):
             train_model(data, tmp_path, model=KINDS["vae"], training=TrainingConfig(**coupled))
     fading = ModelConfig(**MLP, precondition="input")
     for training in ({}, {"prediction": "data", "coupling": "ot"}):
         with pytest.raises(ValueError, match="precondition='input' is for predictions of the data from independent"):
             train_model(data, tmp_path, model=fading, training=TrainingConfig(**training))
-    with pytest.raises(ValueError, match="objective='consistency' trains a velocity without a latent"):
+    with pytest.raises(ValueError, match=r"a velocity without a latent: use latent\.kind='none'"):
         train_model(data, tmp_path, model=KINDS["fields"], training=TrainingConfig(objective="consistency"))
 
 
@@ -222,3 +235,43 @@ def test_every_method_trains_and_draws(settings, data, tmp_path):
     ds = model.sample(3, steps=3, solver="euler")
     assert np.isfinite(ds["pressure"]).all()
     xr.testing.assert_identical(physflow.load(tmp_path / "model").sample(3, steps=3, solver="euler"), ds)
+
+
+@pytest.mark.parametrize(
+    ("settings", "drawn"),
+    [({"objective": "consistency", "segments": 3}, ("euler", 3)), ({"objective": "regression"}, ("euler", 1))],
+)
+def test_a_model_is_drawn_as_its_objective_wants(settings, drawn, data, tmp_path):
+    training = TrainingConfig(**{**vars(TRAINING), **settings})
+    config = KINDS["fields"] if settings["objective"] == "regression" else ModelConfig(**MLP)
+    model = train_model(data, tmp_path / "model", model=config, training=training)
+    assert (model.sampling.solver, model.sampling.steps) == drawn
+    assert model.sample(2).attrs["evaluations"] == drawn[1]
+
+
+def test_a_network_of_the_user_draws_but_is_not_saved(data, tmp_path):
+    model = train_model(data, tmp_path / "model", model=ModelConfig(**MLP), training=TRAINING)
+    network = Conditioned(networks.MLP(model.shape[0], 16, 1, latent=2), Encoded(lambda x: x[:, :2], 2))
+    own = physflow.model.Model(
+        network, model.transform, model.fields, model.grid, model.equation, model.attrs, prior=StandardNormal(2)
+    )
+    assert own.sample(2).attrs["latent"] == "drawn from N(0, I)"
+    with pytest.raises(ValueError, match="not the one that the model's settings build, and could not be loaded again"):
+        own.save(tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_solver_that_asks_for_the_end_is_warned_of(data, tmp_path):
+    training = TrainingConfig(**{**vars(TRAINING), "prediction": "data"})
+    model = train_model(data, tmp_path / "model", model=ModelConfig(**MLP), training=training)
+    with pytest.warns(UserWarning, match=r"RK4\(\) asks for the velocity at t = 1, .* euler, midpoint and heun stay"):
+        model.sample(1, solver="rk4", steps=2)
+
+
+def test_the_records_tell_error_and_rate(data, tmp_path):
+    training = TrainingConfig(**{**vars(TRAINING), "validation": 0.2})
+    train_model(data, tmp_path / "model", model=KINDS["vae"], training=training)
+    for folder in ("vae", "."):
+        lines = (tmp_path / "model" / folder / "metrics.jsonl").read_text().splitlines()
+        last = json.loads(lines[-1])
+        assert last["validation_loss"] == pytest.approx(last["validation_error"] + 1e-3 * last["validation_rate"])

@@ -150,7 +150,7 @@ def test_latents_that_do_not_fit_are_refused():
     for action in (lambda: plain.encode(generate(2, resolution=8)), lambda: plain.decode(np.zeros((1, 3)))):
         with pytest.raises(ValueError, match="this model has no latent; train one with a latent"):
             action()
-    with pytest.raises(ValueError, match="this posterior reads x0, xt, t, but got no x0, xt, t"):
+    with pytest.raises(ValueError, match="no function of the fields, its posterior reads x0, xt, t: use sample"):
         untrained(SPACES["v-rfm"]).encode(generate(2, resolution=8))
     with pytest.raises(ValueError, match="a latent of 3 components needs a prior of the same, got none"):
         Model(model.network, model.transform, FIELDS, model.grid)

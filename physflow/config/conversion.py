@@ -49,6 +49,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, path)
     if origin is Literal:
+        # On a command line and in YAML none and null are one word, except where "none" is a choice.
+        value = "none" if value in (None, "null") and "none" in options else value
         one_of(path, value, options)
         return value
     if origin in (typing.Union, types.UnionType):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from physflow.config.checks import at_least
+from physflow.config.compatibility import check_compatible
 from physflow.config.data import DataConfig
 from physflow.config.model import ModelConfig
 from physflow.config.training import TrainingConfig
@@ -51,6 +53,19 @@ class BaselineConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
+    def __post_init__(self) -> None:
+        check_compatible(self.model, self.training)
+        if self.folder in ("", "this-experiment"):
+            raise ValueError(
+                f"a baseline's name must hold letters or digits from a to z or 0 to 9, and not be 'this experiment', "
+                f"got {self.name!r}"
+            )
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
 
 @dataclass(frozen=True)
 class ExperimentConfig:
@@ -73,6 +88,7 @@ class ExperimentConfig:
     baselines: tuple[BaselineConfig, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [baseline.name for baseline in self.baselines]
-        if len(set(names)) < len(names):
-            raise ValueError(f"expected baselines of different names, got {', '.join(names)}")
+        check_compatible(self.model, self.training)
+        if len({baseline.folder for baseline in self.baselines}) < len(self.baselines):
+            names = ", ".join(baseline.name for baseline in self.baselines)
+            raise ValueError(f"expected baselines of different names, in more than signs and capitals, got {names}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from physflow.config.checks import at_least, literals, nearest
@@ -11,6 +11,18 @@ from physflow.config.checks import at_least, literals, nearest
 __all__ = ["EncoderConfig", "LatentConfig"]
 
 _INPUTS = ("x0", "x1", "xt", "t")
+
+_USED = {
+    "none": (),
+    "posterior": ("dimension", "beta", "inputs", "draw", "fitted", "fitting_steps", "encoder"),
+    "vae": (
+        *("dimension", "beta", "draw", "fitted", "fitting_steps", "encoder"),
+        *("pretraining_steps", "pretraining_beta"),
+    ),
+    "mixture": ("components", "draw", "fitting_steps"),
+    "fields": ("fields", "draw", "fitted", "fitting_steps"),
+}
+"""The settings that each kind of latent has a use for."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +54,9 @@ class LatentConfig:
     """The latent z of a model.
 
     Attributes:
-        kind: No latent; a posterior trained with the flow; one on the frozen encoder of a VAE trained before; the
-            component of a Gaussian mixture; or the coordinates of `fields`, over which the flow then does not run.
+        kind: No latent; a posterior trained with the flow (Latent-CFM in one stage, V-RFM); one on the frozen encoder
+            of a VAE trained before (Latent-CFM in two stages); the component of a Gaussian mixture (GMM); or the POD
+            coordinates of `fields`, over which the flow then does not run.
         dimension: Components of z (posterior, vae).
         beta: Weight of the divergence from N(0, I) in nats, against the mean squared error (posterior, vae).
         inputs: What the posterior reads among x0, x1, xt and t: x1 alone is Latent-CFM, others are V-RFM.
@@ -74,6 +87,14 @@ class LatentConfig:
 
     def __post_init__(self) -> None:
         literals(self)
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            default = EncoderConfig() if setting.default is MISSING else setting.default
+            if setting.name not in ("kind", *_USED[self.kind]) and value != default:
+                raise ValueError(
+                    f"a latent of kind={self.kind!r} has no use for {setting.name}={value!r}; kinds that have: "
+                    f"{', '.join(kind for kind, used in _USED.items() if setting.name in used)}"
+                )
         at_least(1, dimension=self.dimension, components=self.components, fitted=self.fitted)
         at_least(1, fitting_steps=self.fitting_steps, pretraining_steps=self.pretraining_steps)
         for name in ("beta", "pretraining_beta"):
@@ -89,8 +110,6 @@ class LatentConfig:
                 f"draw={self.draw!r} needs encodings of data samples alone, but the posterior reads "
                 f"{', '.join(self.inputs)}: use draw='normal', or inputs=[x1]"
             )
-        if self.kind == "vae" and self.inputs != ("x1",):
-            raise ValueError(f"the encoder of a VAE reads x1 alone, got inputs={list(self.inputs)}")
         if len(set(self.inputs)) < len(self.inputs) or len(set(self.fields)) < len(self.fields):
             raise ValueError(f"expected inputs and fields once each, got {list(self.inputs)} and {list(self.fields)}")
         if self.kind == "mixture" and self.draw not in ("default", "encodings", "mixture"):
@@ -98,15 +117,8 @@ class LatentConfig:
                 "the components of a mixture are drawn with the shares of the training samples (encodings) or with the "
                 f"mixture's weights (mixture), not by draw={self.draw!r}"
             )
-        if self.kind in ("none", "mixture", "fields") and self.inputs != ("x1",):
-            raise ValueError(f"inputs are for kind='posterior', got inputs={list(self.inputs)} with kind={self.kind!r}")
-        if self.kind == "none" and self.draw != "default":
-            raise ValueError(f"there is no latent to draw: draw={self.draw!r} needs another kind than 'none'")
-        if (self.kind == "fields") != bool(self.fields):
-            raise ValueError(
-                f"kind={self.kind!r} does not go with fields={list(self.fields)}: kind='fields' takes the coordinates "
-                "of the fields named there, any other kind names none"
-            )
+        if self.kind == "fields" and not self.fields:
+            raise ValueError("kind='fields' takes the coordinates of some fields: name them in latent.fields")
 
     @property
     def drawn(self) -> Literal["encodings", "normal", "mixture", "flow"]:

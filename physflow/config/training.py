@@ -89,6 +89,8 @@ class TrainingConfig:
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             if value != default:
                 raise ValueError(f"objective={self.objective!r} has no use for {name}={value!r}: keep {default!r}")
+        if self.objective == "consistency" and self.path not in ("linear", "condot"):
+            raise ValueError(f"objective='consistency' needs a straight path, linear or condot, got path={self.path!r}")
         if self.path == "cosine" and self.sigma != 0:
             raise ValueError(f"path='cosine' has no width: leave sigma at 0, got {self.sigma:g}")
         if self.path == "condot" and not 0 <= self.sigma < 1:

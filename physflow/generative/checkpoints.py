@@ -6,8 +6,9 @@ if nothing had happened. ``metrics.jsonl`` holds one JSON object per line:
 * ``step``: the number of steps done,
 * ``loss`` and ``gradient_norm`` (before clipping): means over the steps since the line before,
 * ``learning_rate``: that of the step,
-* ``validation_loss``: the loss of the averaged weights on the validation data, on the lines where it was
-computed.
+* ``validation_loss``: the loss of the averaged weights on the validation data, on the lines where it was computed;
+  with a stochastic latent also ``validation_error``, the mean squared error in it, and ``validation_rate``, the
+  divergence in nats.
 
 Neither file holds a time, a host or a path, and loading runs no code from them.
 """
@@ -72,13 +73,14 @@ class Checkpoint:
         if not self.path.exists():
             return False
         stored = torch.load(self.path, map_location="cpu", weights_only=True)
-        old, new = stored["settings"], self.settings
+        old, new = _flat(stored["settings"]), _flat(self.settings)
         differing = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
         if differing:
             changes = ", ".join(f"{k} (checkpoint {old.get(k)!r}, now {new.get(k)!r})" for k in differing)
             raise ValueError(
                 f"{self.path} was made with other settings: {changes}; "
-                "give the settings of the checkpoint to go on with it, or train in an empty folder"
+                "give the settings of the checkpoint to go on with it, train in an empty folder, or start again "
+                "(--overwrite)"
             )
         if stored["data"] != self.data:
             warnings.warn(
@@ -191,3 +193,11 @@ class Record:
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Take back a step and sums."""
         self.step, self._sums, self._count = state["step"], dict(state["sums"]), state["count"]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with one dotted name each, so that a difference can be named."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

@@ -75,6 +75,10 @@ class Objective(ABC):
             The loss, a scalar tensor in float32 or finer.
         """
 
+    def parts(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss, and what it is made of, by name: what is recorded of the validation; arguments as for `loss`."""
+        return {"loss": self.loss(network, x1, generator)}
+
 
 @dataclass(frozen=True)
 class LateWeight:
@@ -159,6 +163,12 @@ class FlowMatching(Objective):
         error, rate = self.terms(network, x1, generator)
         return error + self.beta * rate
 
+    def parts(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss; with a stochastic latent also the error and the rate in nats. See `Objective.parts`."""
+        error, rate = self.terms(network, x1, generator)
+        stochastic = self.latent is not None and self.latent.stochastic
+        return {"loss": error + self.beta * rate, **({"error": error, "rate": rate} if stochastic else {})}
+
     def terms(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The weighted mean squared error and the mean divergence in nats, two scalars; arguments as for `loss`."""
         if not x1.is_floating_point():
@@ -197,14 +207,24 @@ class FlowMatching(Objective):
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """The network's prediction and the divergence of its latent, shape (batch,)."""
+        # Wrapped for several processes, or compiled, a network keeps the one that was given as an attribute.
+        given = getattr(network, "module", getattr(network, "_orig_mod", network))
         if self.latent is None:
+            if isinstance(given, Conditioned):
+                raise TypeError(
+                    "the network has a latent, but the objective knows of none: use "
+                    f"{type(self).__name__}(latent=network.latent)"
+                )
             return network(x_t, t), torch.zeros_like(t)
+        if isinstance(given, Conditioned) and _facts(self.latent) != _facts(given.latent):
+            raise ValueError(
+                "the objective's latent is not that of the network: "
+                f"{_facts(self.latent)} against {_facts(given.latent)}"
+            )
         epsilon = None
         if self.latent.stochastic:
             shape = (len(t), self.latent.dimension)
             epsilon = Gaussian().sample(shape, generator, dtype=x_t.dtype, device=x_t.device)
-        # Wrapped for several processes, or compiled, a network keeps the one that was given as an attribute.
-        given = getattr(network, "module", getattr(network, "_orig_mod", network))
         if isinstance(given, nn.Module) and not isinstance(given, Conditioned):
             raise TypeError(
                 f"an objective with a latent needs a network that encodes, got {type(given).__name__}: train "
@@ -236,3 +256,8 @@ class FlowMatching(Objective):
             return self.path.convert(data, x, t, given="data", wanted="velocity")
 
         return velocity
+
+
+def _facts(latent: Latent) -> dict[str, Any]:
+    """What an objective must know of a latent."""
+    return {"dimension": latent.dimension, "inputs": latent.inputs, "stochastic": latent.stochastic}

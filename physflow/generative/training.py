@@ -130,6 +130,11 @@ def train(
             of another run.
         TrainingDiverged: If the loss or its gradient is no longer finite. The last checkpoint stays as it is.
     """
+    if not isinstance(data, BatchStream) and not hasattr(data, "batch"):
+        raise TypeError(
+            "expected training data that are read by index (BatchSource) or as a stream (BatchStream), got "
+            f"{type(data).__name__}; wrap a tensor: TensorBatches(x)"
+        )
     if isinstance(data, BatchStream):
         if data.batch_size != config.batch_size:
             raise ValueError(
@@ -245,7 +250,7 @@ def _loop(
             last = record.step == config.steps
             evaluate = record.step % config.evaluate_every == 0 or last
             if validation is not None and evaluate:
-                values["validation_loss"] = _evaluate(objective, average, validation, config, device, dtype)
+                values |= _evaluate(objective, average, validation, config, device, dtype)
             if evaluate or record.step % write_every == 0:
                 bar.set_postfix(record.write(**values), refresh=False)
             bar.update()
@@ -275,15 +280,16 @@ def _evaluate(
     config: TrainingConfig,
     device: torch.device,
     dtype: torch.dtype,
-) -> float:
-    """The mean loss over all the data, with the same noise every time."""
+) -> dict[str, float]:
+    """The mean loss over all the data, and its parts, with the same noise every time."""
     generator = torch.Generator(device).manual_seed(EVALUATION_SEED)
-    total = 0.0
+    total: dict[str, float] = {}
     for indices in torch.arange(len(data)).split(config.batch_size):
         with _autocast(config, device):
-            loss = objective.loss(network, data.batch(indices).to(device, dtype), generator)
-        total += len(indices) * loss.item()
-    return total / len(data)
+            parts = objective.parts(network, data.batch(indices).to(device, dtype), generator)
+        for name, value in parts.items():
+            total[name] = total.get(name, 0.0) + len(indices) * value.item()
+    return {f"validation_{name}": value / len(data) for name, value in total.items()}
 
 
 def _autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:

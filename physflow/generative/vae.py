@@ -100,6 +100,11 @@ class ELBO(Objective):
         error, rate = self.terms(network, x1, generator)
         return error + self.beta * rate
 
+    def parts(self, network: Callable[..., Any], x1: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss, the error of the reconstruction and the rate in nats. See `Objective.parts`."""
+        error, rate = self.terms(network, x1, generator)
+        return {"loss": error + self.beta * rate, "error": error, "rate": rate}
+
     def terms(self, network: Callable[..., Any], x1: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The mean squared error and the mean divergence in nats, two scalars; arguments as for `loss`.
 

@@ -55,7 +55,7 @@ class Encoded(Latent):
                 f"expected the encoder to return latents of shape ({len(x1)}, {self.dimension}), got {tuple(z.shape)}; "
                 "is dimension the width of its result?"
             )
-        return Posterior(z)
+        return Posterior(z.to(x1.dtype))
 
     def train(self, mode: bool = True) -> Encoded:
         """Set the mode; the encoder has no dropout in any, and gathers no statistics."""

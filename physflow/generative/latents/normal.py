@@ -54,6 +54,7 @@ class NormalLatent(Latent):
         frozen: bool = False,
     ) -> None:
         super().__init__()
+        inputs = (inputs,) if isinstance(inputs, str) else inputs
         if not inputs:
             raise ValueError(f"a posterior must read something: choose inputs among {', '.join(INPUTS)}, got none")
         for name in inputs:
@@ -63,6 +64,10 @@ class NormalLatent(Latent):
             raise ValueError(f"expected each input of a posterior once, got {', '.join(inputs)}")
         if width < 1 or dimension < 1:
             raise ValueError(f"expected width and dimension of at least 1, got {width} and {dimension}")
+        if getattr(encoder, "width", width) != width:
+            raise ValueError(
+                f"the encoder returns {getattr(encoder, 'width', None)} features, but width={width}: give its own"
+            )
         self.encoder, self.dimension, self.inputs, self.frozen = encoder, dimension, tuple(inputs), frozen
         self.head = nn.Linear(width, 2 * dimension)
         if frozen:

@@ -30,9 +30,11 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         dimension: The number of components of z.
+        words: What draws from it are, in words, for the attributes of samples.
     """
 
     dimension: int
+    words: str = "drawn from a law of the user"
 
     @abstractmethod
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
@@ -45,6 +47,8 @@ class StandardNormal(Prior):
     Arguments:
         dimension: The number of components of z.
     """
+
+    words = "drawn from N(0, I)"
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
@@ -65,6 +69,8 @@ class Encodings(Prior):
     Raises:
         ValueError: If there is no encoding, or the shapes differ.
     """
+
+    words = "drawn from the encodings of the training data"
 
     mean: Tensor
     log_variance: Tensor | None
@@ -100,6 +106,8 @@ class MixturePrior(Prior):
         mixture: The fitted mixture over z.
     """
 
+    words = "drawn from a mixture fitted to the encodings of the training data"
+
     def __init__(self, mixture: DiagonalMixture) -> None:
         super().__init__()
         self.mixture, self.dimension = mixture.requires_grad_(False), mixture.dimension
@@ -122,6 +130,8 @@ class ComponentIds(Prior):
     Raises:
         ValueError: If a weight is negative, or they do not sum to one.
     """
+
+    words = "drawn from the components of a mixture"
 
     weights: Tensor
 
@@ -150,6 +160,8 @@ class FlowPrior(Prior):
         std: Their standard deviation, same shape.
         steps: The number of Heun steps.
     """
+
+    words = "drawn from a flow fitted to the encodings of the training data"
 
     mean: Tensor
     std: Tensor
