@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -254,25 +253,14 @@ def _coupling(training: TrainingConfig) -> Coupling:
     return ExactOT(source_factor=training.ot_factor) if training.coupling == "ot" else Independent()
 
 
-def make_solver(solver: str | Solver, training: TrainingConfig | None = None) -> Solver:
+def make_solver(solver: str | Solver) -> Solver:
     """The solver of this name; a `Solver` is returned as it is.
-
-    Arguments:
-        solver: The name, or the solver.
-        training: The settings of the model's training, to warn where the solver does not suit it.
 
     Raises:
         ValueError: If the name is unknown.
     """
-    if not isinstance(solver, Solver):
-        if solver not in SOLVERS:
-            raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), SOLVERS)}")
-        solver = SOLVERS[solver]()
-    if training is not None and training.prediction == "data" and isinstance(solver, RK4 | Adaptive):
-        warnings.warn(
-            f"{solver} asks for the velocity at t = 1, where a network that predicts the data has it only as a "
-            "difference of near equals: euler, midpoint and heun stay away from there",
-            UserWarning,
-            stacklevel=4,
-        )
-    return solver
+    if isinstance(solver, Solver):
+        return solver
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), SOLVERS)}")
+    return SOLVERS[solver]()

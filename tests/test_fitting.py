@@ -261,13 +261,6 @@ def test_a_network_of_the_user_draws_but_is_not_saved(data, tmp_path):
     assert not (tmp_path / "own").exists()
 
 
-def test_a_solver_that_asks_for_the_end_is_warned_of(data, tmp_path):
-    training = TrainingConfig(**{**vars(TRAINING), "prediction": "data"})
-    model = train_model(data, tmp_path / "model", model=ModelConfig(**MLP), training=training)
-    with pytest.warns(UserWarning, match=r"RK4\(\) asks for the velocity at t = 1, .* euler, midpoint and heun stay"):
-        model.sample(1, solver="rk4", steps=2)
-
-
 def test_the_records_tell_error_and_rate(data, tmp_path):
     training = TrainingConfig(**{**vars(TRAINING), "validation": 0.2})
     train_model(data, tmp_path / "model", model=KINDS["vae"], training=training)

@@ -168,7 +168,7 @@ class ReFlow(Objective):
             TypeError: If the pairs do not hold floating-point numbers.
             ValueError: If these are no pairs, there are none, or the network or the weight returns a wrong shape.
         """
-        if x1.ndim < 3 or x1.shape[1] != 2:
+        if x1.ndim < 2 or x1.shape[1] != 2:
             raise ValueError(
                 f"expected pairs (x0, x1) of shape (batch, 2, ...), got {tuple(x1.shape)}; make the data with Pairs"
             )
