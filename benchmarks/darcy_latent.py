@@ -1,7 +1,7 @@
 """Latent-CFM beside plain flow matching on pixels: Darcy pairs on 32 x 32 points, the same time for both.
 
     python benchmarks/darcy_latent.py --out benchmarks/results/darcy-latent      # 2 x 7 minutes of training on 2 cores
-    python benchmarks/darcy_latent.py --quick --out /tmp/darcy-latent            # about a minute
+    python benchmarks/darcy_latent.py --quick --out darcy-latent            # about a minute
 
 Both are the same U-Net on standardised point values of (log K, p), trained on the same 10,000 pairs (64 modes, between
 Neumann walls, two wells). Latent-CFM (one stage) has beside it a convolutional encoder of the pair, trained together
@@ -162,7 +162,7 @@ def main() -> None:
     other = files.open(pairs(options.out / "other.nc", samples, 2)).load()
     rows.append(row("other pairs of the law", physflow.pde.score(other).merge(other), data, fresh))
     results = {
-        "settings": {"pairs": count, "samples": samples, "solver": SOLVER, "steps": STEPS, **vars(options)},
+        "settings": {"pairs": count, "samples": samples, "solver": SOLVER, "steps": STEPS, "seconds": seconds, "seed": options.seed},
         "hardware": {**machine(), "threads": torch.get_num_threads()},
         "versions": versions(),
         "seconds_per_step": each,

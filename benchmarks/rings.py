@@ -1,7 +1,7 @@
 """Variational rectified flow matching on two rings of Gaussians, beside rectified flow.
 
     python benchmarks/rings.py --out benchmarks/results/rings            # about 10 minutes on 2 cores
-    python benchmarks/rings.py --quick --out /tmp/rings                  # about half a minute
+    python benchmarks/rings.py --quick --out rings                       # about half a minute
 
 Six Gaussians on a circle of radius 1/3 are carried to six on a circle of radius 1, paired at random, so that straight
 lines between them cross everywhere. The velocity that rectified flow learns is a mean over all lines through a point;
