@@ -162,7 +162,14 @@ def main() -> None:
     other = files.open(pairs(options.out / "other.nc", samples, 2)).load()
     rows.append(row("other pairs of the law", physflow.pde.score(other).merge(other), data, fresh))
     results = {
-        "settings": {"pairs": count, "samples": samples, "solver": SOLVER, "steps": STEPS, "seconds": seconds, "seed": options.seed},
+        "settings": {
+            "pairs": count,
+            "samples": samples,
+            "solver": SOLVER,
+            "steps": STEPS,
+            "seconds": seconds,
+            "seed": options.seed,
+        },
         "hardware": {**machine(), "threads": torch.get_num_threads()},
         "versions": versions(),
         "seconds_per_step": each,
