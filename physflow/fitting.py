@@ -8,6 +8,7 @@ kept for the validation.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -159,13 +160,15 @@ def train_model(
     latent = network.latent if isinstance(network, Conditioned) else None
     objective = make_objective(training, model, reader.grid, latent)
     stages = Stages(model, training, out, device, data_fingerprint, progress)
-    items, held = source(0, split, images), source(split, len(reader)) if held_out else None
+    held = source(split, len(reader)) if held_out else None
+    # On first use: a stream leaves the samples of the file to what a latent needs, if there is one.
+    items = functools.cache(lambda: source(0, split, images))
     if latent is not None:
-        stages.prepare(latent, items, held, sizes, reader.grid)
+        stages.prepare(latent, items(), held, sizes, reader.grid)
     network = train(
         network,
         objective,
-        stream or items,
+        stream or items(),
         training,
         validation=held,
         folder=out,
@@ -174,7 +177,7 @@ def train_model(
         settings={"fields": list(names), **identity_of(model)},
         progress=progress,
     ).cpu()
-    prior = stages.prior(network.latent, items) if isinstance(network, Conditioned) else None
+    prior = stages.prior(network.latent, items()) if isinstance(network, Conditioned) else None
     reader.close()
     trained = Model(
         network, transform, names, reader.grid, equation, attrs, model, training, data_fingerprint, prior, sampling
