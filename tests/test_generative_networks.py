@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from perturbed_networks import draw, perturbed
 
 from physflow.generative.networks import MLP, Conditioning, Faded, Preconditioned, Sinusoids, UNet
 
@@ -31,20 +32,6 @@ def seeded():
 
 
 every_network = pytest.mark.parametrize(("build", "shape"), NETWORKS.values(), ids=NETWORKS)
-
-
-def perturbed(network):
-    """The network in float64 with weights that start at zero moved away from it."""
-    generator = torch.Generator().manual_seed(0)
-    network.double()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return network
-
-
-def draw(*shape, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @every_network

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from perturbed_networks import draw, perturbed
 from torch.nn.functional import silu
 
 from physflow.config import UNetConfig
@@ -30,20 +31,6 @@ def seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-def perturbed(network):
-    """The network in float64 with weights that start at zero moved away from it."""
-    generator = torch.Generator().manual_seed(0)
-    network.double()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return network
-
-
-def draw(*shape, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("axes", [(), (3,), (3, 2), (2, 1, 3)])
