@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import torch
 
 from physflow import __version__
 
-__all__ = ["machine", "versions"]
+__all__ = ["commit", "machine", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -22,6 +23,24 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def commit() -> str:
+    """The commit of physflow's source, with a plus if files have changed since; empty without a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        found, changed = (
+            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (
+                ["rev-parse", "--short=10", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", "physflow", "benchmarks/*.py"],
+            )
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{found}+" if changed else found
 
 
 def machine() -> dict[str, str]:

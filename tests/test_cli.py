@@ -16,6 +16,7 @@ import physflow
 from physflow.cli import COMMANDS, main, make_parser
 from physflow.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig, from_dict, to_dict
 from physflow.data import open as open_data
+from physflow.results import FORMAT, Results
 
 TINY = [
     "--model.mlp.width",
@@ -683,13 +684,104 @@ def test_run_and_report(physflow_command, tiny_experiment):
     assert report.is_file()
 
 
-def test_report_of_no_experiment(physflow_command, tmp_path):
+def test_report_of_an_unfinished_experiment(physflow_command, tmp_path):
+    (tmp_path / "experiment.yaml").touch()
     code, out, err = physflow_command("report", tmp_path)
     assert (code, out) == (2, "")
-    assert err.startswith(f"physflow: error: {tmp_path} has no experiment.yaml")
+    assert err.startswith(f"physflow: error: {tmp_path} has no data.nc; finish the experiment first")
+
+
+def test_report_of_neither_an_experiment_nor_benchmarks(physflow_command, tmp_path):
+    (tmp_path / "results.json").write_text('{"format": "physflow-results-0"}')
+    (tmp_path / "data.nc").write_text("")
+    for given in (tmp_path, tmp_path / "data.nc", tmp_path / "nowhere"):
+        code, out, err = physflow_command("report", given)
+        assert (code, out) == (2, "")
+        assert err == (
+            f"physflow: error: {given} has no experiment.yaml, as the folder of an experiment has, and no results.json "
+            f"of a benchmark ({FORMAT}) in it or in a folder below; give the folder of `physflow run`, or that of a "
+            "benchmark\n"
+        )
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.fixture
+def benchmarks(tmp_path):
+    """A folder of the results of two benchmarks."""
+    for name in ("rings", "couplings"):
+        Results(
+            title=f"About {name}",
+            text="",
+            command=f"python benchmarks/{name}.py --out DIR",
+            settings={},
+            seeds=(0,),
+            rows=(),
+            tables=(),
+            pictures=(),
+            hardware={},
+            versions={},
+        ).write(tmp_path / "results" / name)
+    return tmp_path / "results"
+
+
+def test_report_of_benchmarks(physflow_command, benchmarks):
+    report = benchmarks / "report.html"
+    for _ in range(2):
+        assert physflow_command("report", benchmarks) == (0, f"report: {report}\n", "")
+    page = report.read_text()
+    assert page.index("About couplings") < page.index("About rings")
+
+
+@pytest.mark.parametrize("given", ["rings", "rings/results.json"])
+def test_report_of_one_benchmark(physflow_command, benchmarks, given):
+    report = benchmarks / "rings" / "report.html"
+    assert physflow_command("report", benchmarks / given) == (0, f"report: {report}\n", "")
+    assert "About rings" in report.read_text()
+    assert "About couplings" not in report.read_text()
+
+
+def test_report_of_benchmarks_goes_elsewhere(physflow_command, benchmarks, tmp_path):
+    out = tmp_path / "new" / "page.html"
+    assert physflow_command("report", benchmarks, "--out", out) == (0, f"report: {out}\n", "")
+    assert "About rings" in out.read_text()
+    assert not (benchmarks / "report.html").exists()
+
+
+def test_report_of_benchmarks_replaces_only_pages(physflow_command, benchmarks, tmp_path):
+    results = benchmarks / "rings" / "results.json"
+    before = results.read_bytes()
+    code, _, err = physflow_command("report", benchmarks, "--out", results)
+    assert (code, err) == (2, "physflow: error: expected --out to end in .html, got 'results.json'\n")
+    assert results.read_bytes() == before
+    (tmp_path / "x.html").mkdir()
+    code, _, err = physflow_command("report", benchmarks, "--out", tmp_path / "x.html")
+    assert code == 2
+    assert "expected the path of an HTML file, but" in err
+
+
+def test_report_of_benchmarks_names_a_damaged_file(physflow_command, benchmarks):
+    damaged = benchmarks / "rings" / "results.json"
+    damaged.write_text(damaged.read_text()[:-20])
+    code, _, err = physflow_command("report", benchmarks)
+    assert code == 2
+    assert err.startswith(f"physflow: error: {damaged} is damaged: ")
+    assert not (benchmarks / "report.html").exists()
+
+
+def test_report_of_an_experiment_stays_in_its_folder(physflow_command, benchmarks, monkeypatch):
+    monkeypatch.setattr("physflow.experiment.write_report", lambda folder: f"{folder}/of-experiment.html")
+    (benchmarks / "experiment.yaml").touch()
+    assert physflow_command("report", benchmarks)[1] == f"report: {benchmarks}/of-experiment.html\n"
+    code, _, err = physflow_command("report", benchmarks, "--out", "x.html")
+    assert (code, err) == (
+        2,
+        "physflow: error: --out is for results of benchmarks; the report of an experiment is written into "
+        f"{benchmarks}\n",
+    )
 
 
 def test_report_is_found_where_it_says(physflow_command, tmp_path, monkeypatch):
+    (tmp_path / "experiment.yaml").touch()
     monkeypatch.setattr("physflow.experiment.write_report", lambda folder: f"{folder}/report.html")
     assert physflow_command("report", tmp_path) == (0, f"report: {tmp_path}/report.html\n", "")
 

@@ -14,7 +14,8 @@ from physflow.grid import Grid
 from physflow.pde import Darcy, score
 from physflow.report import figures as figures_module
 from physflow.report import gallery, marginal, score_boxes, spectrum, spread_maps, training_curve, write_report
-from physflow.report.comparison import compare, number, score_names, score_rows, spread
+from physflow.report.comparison import compare, score_names, score_rows, spread
+from physflow.results import number
 
 TITLE = "<script>alert('x')</script> & $K$"
 ANCHORS = ("as given", "data floor", "p = 0", "mismatched pair", "white noise 1 %")

@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from PIL import Image
 
 from physflow.report import plot_one_latent, plot_rate, plot_traversal
-from physflow.report.comparison import number
+from physflow.results import number
 
 
 def noise(*shape, seed=0):

@@ -218,14 +218,41 @@ def _score(options: Options) -> int:
 
 
 def _report_options(parser: Parser) -> None:
-    parser.add_argument("folder", type=str, help="the folder of an experiment, as `physflow run` leaves it")
+    folder = "the folder of an experiment, as `physflow run` leaves it, or of results of benchmarks, perhaps in folders"
+    parser.add_argument("folder", type=str, help=f"{folder} of their own; or the results.json of one")
+    out = "where the page of benchmarks goes, ending in .html, replaced if it exists; FOLDER/report.html by default"
+    parser.add_argument("--out", type=str | None, metavar="FILE.html", help=out)
 
 
 def _report(options: Options) -> int:
-    """Write the report of an experiment again, from the files in its folder."""
-    from physflow import experiment
+    """Write the report of an experiment again, or the page of results of benchmarks, from the files in a folder."""
+    folder = Path(options["folder"])
+    if (folder / "experiment.yaml").exists():
+        if options["out"] is not None:
+            raise ValueError(
+                f"--out is for results of benchmarks; the report of an experiment is written into {folder}"
+            )
+        from physflow import experiment
 
-    print(f"report: {experiment.write_report(options['folder'])}")
+        print(f"report: {experiment.write_report(folder)}")
+        return 0
+
+    from physflow.results import FORMAT, find_results
+
+    single = folder.is_file() and folder.suffix == ".json"
+    found = [folder] if single else find_results(folder)
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} has no experiment.yaml, as the folder of an experiment has, and no results.json of a benchmark "
+            f"({FORMAT}) in it or in a folder below; give the folder of `physflow run`, or that of a benchmark"
+        )
+    out = Path(options["out"] or (folder.parent if single else folder) / "report.html")
+    if out.suffix != ".html":
+        raise ValueError(f"expected --out to end in .html, got {out.name!r}")
+
+    from physflow import report
+
+    print(f"report: {report.write_benchmarks(out, found)}")
     return 0
 
 

@@ -1,5 +1,6 @@
-"""Figures of fields, flows, latents and training, and the report of an experiment as one HTML file."""
+"""Figures of fields, flows, latents and training; an experiment, or the results of benchmarks, as one HTML file."""
 
+from physflow.report.benchmarks import write_benchmarks
 from physflow.report.figures import (
     gallery,
     marginal,
@@ -33,5 +34,6 @@ __all__ = [
     "spectrum",
     "spread_maps",
     "training_curve",
+    "write_benchmarks",
     "write_report",
 ]

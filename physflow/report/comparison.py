@@ -25,7 +25,6 @@ __all__ = [
     "Field",
     "ScoreRow",
     "compare",
-    "number",
     "plain",
     "score_names",
     "score_rows",
@@ -191,21 +190,6 @@ def score_rows(samples: xr.Dataset, anchors: xr.Dataset | None, score: str) -> l
         ScoreRow(name, kind, u[np.isfinite(u)].astype(np.float64), int((~np.isfinite(u)).sum()))
         for name, kind, u in rows
     ]
-
-
-def number(value: float | None) -> str:
-    """A number for people: three digits, powers of ten as such, a dash for what is missing."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    if 1e-3 <= abs(value) < 1e5:
-        text = f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
-    else:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        text = f"{mantissa}\N{MULTIPLICATION SIGN}10{power}"
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def plain(words: str) -> str:

@@ -25,8 +25,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from physflow.grid import Grid
 from physflow.metrics import radial_spectrum
-from physflow.report.comparison import LABELS, Field, compare, number, plain, score_rows, spread
+from physflow.report.comparison import LABELS, Field, compare, plain, score_rows, spread
 from physflow.report.drawing import Array, panel, scale_of, styled
+from physflow.results import number
 
 __all__ = ["gallery", "marginal", "score_boxes", "spectrum", "spread_maps", "training_curve"]
 

@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from physflow.metrics import VelocitySpread
-from physflow.report.comparison import number, plain
+from physflow.report.comparison import plain
 from physflow.report.drawing import MISSING, Array, array_of, colorbar, panel, styled
+from physflow.results import number
 
 __all__ = ["plot_coupling", "plot_trajectories", "plot_trajectories_3d", "plot_velocity_spread"]
 

@@ -1,7 +1,7 @@
-"""The report of an experiment: one HTML file that needs nothing else.
+"""The report of an experiment: one HTML file that needs nothing else, and what every such file is written with.
 
 The figures are in the file, there is no script, and nothing is fetched. The words of the report are in the template
-``template.html`` beside this module; every value that enters it is escaped.
+``template.html`` beside this module, its look in ``style.css``; every value that enters a template is escaped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from physflow.fields import SAMPLE
 from physflow.report import figures
-from physflow.report.comparison import LABELS, Field, ScoreRow, compare, number, score_names, score_rows, spread
+from physflow.report.comparison import LABELS, Field, ScoreRow, compare, score_names, score_rows, spread
+from physflow.results import number
 
-__all__ = ["write_report"]
+__all__ = ["Image", "as_yaml", "html_file", "pairs", "write_page", "write_report"]
 
 _DPI = 144
 _TRIVIAL = re.compile(r"(zero.*|.*=\s*0(\.0*)?)", re.IGNORECASE)
@@ -70,14 +71,12 @@ def write_report(
         ValueError: If the data hold no sample, or the samples lack a field of the data.
         IsADirectoryError: If the path is a folder.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(
-            f"expected the path of an HTML file, but {path} is a folder; give {path / 'report.html'}"
-        )
+    path = html_file(path)
     fields = compare(truth, samples)
     scores = {name: score_rows(samples, anchors, name) for name in score_names(samples, anchors)}
-    page = _template().render(
+    return write_page(
+        path,
+        "template.html",
         title=title,
         count=samples.sizes[SAMPLE],
         tiles=_tiles(fields, scores, samples.sizes[SAMPLE], truth.sizes[SAMPLE]),
@@ -93,22 +92,41 @@ def write_report(
         distributions=[_distribution(truth, samples, field) for field in fields],
         models=[_model(row, timings or {}) for row in models],
         training=_image(figures.training_curve(metrics), "The training loss against the step.") if metrics else None,
-        config=yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True) if config else "",
+        config=as_yaml(config),
         tables={
-            "Data": _rows(truth.attrs),
-            "Timings": _rows(timings, _seconds),
-            "Machine": _rows(machine),
-            "Versions": _rows(versions),
+            "Data": pairs(truth.attrs),
+            "Timings": pairs(timings, _seconds),
+            "Machine": pairs(machine),
+            "Versions": pairs(versions),
         },
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+
+
+def html_file(path: str | Path) -> Path:
+    """The path of an HTML file, refused before any work starts if it could not be written after it.
+
+    Raises:
+        IsADirectoryError: If the path is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"expected the path of an HTML file, but {path} is a folder; give {path / 'report.html'}"
+        )
     return path
 
 
-def _template() -> Template:
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Write a page from a template beside this module.
+
+    Arguments:
+        path: The HTML file; an existing one is replaced, in one step, and its folder is made if need be.
+        template: The name of the template.
+        values: What it shows, each value escaped.
+
+    Returns:
+        The path.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -117,22 +135,39 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    return environment.get_template("template.html")
+    page = environment.get_template(template).render(**values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(page, encoding="utf-8")
+    os.replace(part, path)
+    return path
 
 
 @dataclass(frozen=True)
-class _Image:
+class Image:
+    """A picture in a page.
+
+    Attributes:
+        data: The PNG file in base64.
+        alt: What it shows, in words.
+        width: How wide it is shown where there is room, in pixels of CSS.
+    """
+
     data: str
     alt: str
     width: int
 
+    @classmethod
+    def of(cls, png: bytes, alt: str, width: int) -> Image:
+        """The picture of a PNG file."""
+        return cls(base64.b64encode(png).decode("ascii"), alt, width)
 
-def _image(figure: Figure, alt: str) -> _Image:
+
+def _image(figure: Figure, alt: str) -> Image:
     buffer = io.BytesIO()
     # Finer than the page, for sharp letters on a telephone; transparent, for dark pages.
     figure.savefig(buffer, format="png", dpi=_DPI, transparent=True, metadata={"Software": None})
-    width = round(figure.get_figwidth() * 96)
-    return _Image(base64.b64encode(buffer.getvalue()).decode("ascii"), alt, width)
+    return Image.of(buffer.getvalue(), alt, width=round(figure.get_figwidth() * 96))
 
 
 @dataclass(frozen=True)
@@ -220,7 +255,7 @@ def _score_table(scores: Mapping[str, list[ScoreRow]]) -> list[dict[str, Any]]:
     ]
 
 
-def _boxes(samples: xr.Dataset, anchors: xr.Dataset | None, scores: Mapping[str, Any]) -> list[_Image]:
+def _boxes(samples: xr.Dataset, anchors: xr.Dataset | None, scores: Mapping[str, Any]) -> list[Image]:
     shown = [name for name in ("residual_mse", "solution_error") if name in scores] or list(scores)[:2]
     return [
         _image(figures.score_boxes(samples, anchors, name), f"Box plots of {LABELS.get(name, name)}.") for name in shown
@@ -301,16 +336,26 @@ def _seconds(value: Any) -> str:
     return f"{minutes} min {seconds} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _plain(values: Any) -> Any:
-    return json.loads(json.dumps(values, default=str))
+def as_yaml(values: Mapping[str, Any] | None) -> str:
+    """Nested settings as YAML, in their order; empty where there are none."""
+    plain = json.loads(json.dumps(values, default=str))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True) if values else ""
 
 
-def _rows(values: Mapping[str, Any] | None, form: Any = str, prefix: str = "") -> list[tuple[str, str]]:
-    """A mapping as rows of a table, nested keys joined."""
+def pairs(
+    values: Mapping[str, Any] | None, form: Callable[[Any], str] = str, prefix: str = ""
+) -> list[tuple[str, str]]:
+    """A mapping as rows of a table of two columns, nested keys joined.
+
+    Arguments:
+        values: The mapping; none gives no rows.
+        form: How a value is written.
+        prefix: What comes before the keys.
+    """
     rows = []
     for key, value in (values or {}).items():
         if isinstance(value, Mapping):
-            rows += _rows(value, form, f"{prefix}{key}, ")
+            rows += pairs(value, form, f"{prefix}{key}, ")
         else:
             rows.append((f"{prefix}{key}", form(value)))
     return rows

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from physflow.report.comparison import number, plain
+from physflow.report.comparison import plain
 from physflow.report.drawing import COLORS, Array, array_of, colorbar, mosaic, scale_of, show, styled
+from physflow.results import number
 
 __all__ = ["plot_one_latent", "plot_rate", "plot_traversal"]
 
