@@ -33,6 +33,7 @@ ORDER = (
     "autoencoder",
     "stages",
     "fitting",
+    "results",
     "report",
     "summary",
     "baselines",
@@ -107,9 +108,14 @@ def test_imports_stand_at_the_top(module):
 
 def test_third_party_imports_are_declared(module):
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    declared = {re.match(r"[\w-]+", line)[0].replace("pyyaml", "yaml") for line in project["dependencies"]}
-    names = {name.split(".")[0] for name in imported(ast.parse(module.read_text()))}
-    assert names - set(sys.stdlib_module_names) - {"physflow"} <= declared
+    extras = [line for extra, lines in project["optional-dependencies"].items() for line in lines if extra != "dev"]
+    tree = ast.parse(module.read_text())
+    top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    # What an extra brings is imported where it is used.
+    for part, lines in ((top, project["dependencies"]), (tree, project["dependencies"] + extras)):
+        declared = {re.match(r"[\w-]+", line)[0].replace("pyyaml", "yaml") for line in lines}
+        names = {name.split(".")[0] for name in imported(part)}
+        assert names - set(sys.stdlib_module_names) - {"physflow"} <= declared
 
 
 def test_module_is_documented_and_says_what_is_public(module):
