@@ -1,0 +1,208 @@
+"""The methods of the Darcy benchmark: their settings, how long a step of each takes, training and drawing.
+
+All pixel methods share one U-Net and one training; what differs is the latent. An encoder is named after its share of
+the flow's parameters. The reference has shares of 0.07, 1 and 16 in 34 million, and a large I-CFM of 65 million; ours
+has 2.1 times the parameters of the small one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+from torch import nn
+
+from physflow.assembly import make_network
+from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, SamplingConfig, TrainingConfig
+from physflow.config import UNetConfig as UNet
+from physflow.data import files
+from physflow.fitting import train_model, with_prior
+from physflow.generative import Conditioned
+from physflow.grid import Grid
+from physflow.model import Model, load
+
+__all__ = ["KEYS", "Method", "count", "drawn", "methods", "parameters", "seconds_per_step", "trained"]
+
+KEYS = (
+    *("i-cfm", "i-cfm-large", "latent-0.2", "latent-3", "latent-45", "two-stage", "latent-2d", "v-rfm"),
+    *("pod-latent", "regression"),
+)
+"""The names of the methods on the command line and of their folders."""
+GIVEN = "law of K"
+"""How the latent of a model that is given K is drawn: from fresh permeabilities of the law."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to learn the pairs.
+
+    Attributes:
+        name: Its name in tables and figures.
+        model: The settings of the model.
+        training: The settings of the training, but for its steps and seed.
+        draws: How its z is drawn, one set of samples each; the first is the method's own.
+        steps: Steps of Euler's method.
+    """
+
+    name: str
+    model: ModelConfig
+    training: TrainingConfig
+    draws: tuple[str, ...]
+    steps: int
+
+    def of(self, steps: int, seed: int = 0) -> dict[str, ModelConfig | TrainingConfig | SamplingConfig]:
+        """The arguments of `train_model` for so many steps; a VAE is trained for as many before."""
+        model, warmup = self.model, min(self.training.warmup, steps // 10)
+        if model.latent.kind == "vae":
+            model = dataclasses.replace(model, latent=dataclasses.replace(model.latent, pretraining_steps=steps))
+        return {
+            "model": model,
+            "training": dataclasses.replace(self.training, steps=steps, warmup=warmup, seed=seed),
+            "sampling": SamplingConfig(solver="euler", steps=self.steps),
+        }
+
+
+def methods(resolution: int, quick: bool = False) -> dict[str, Method]:
+    """The methods for pairs on `resolution` x `resolution` points, 32 or 64.
+
+    Arguments:
+        resolution: The points along an axis.
+        quick: Whether networks are small and fits short, to see that all runs.
+    """
+    # One level more on the finer grid, so that the encoder's last grid is 4 x 4 on both.
+    finer = (1,) * (resolution // 32 - 1)
+    encoders = {
+        "0.2": EncoderConfig(width=8, channels=2, multipliers=(*finer, 1, 1, 1, 1)),
+        "3": EncoderConfig(width=48, channels=6, multipliers=(*finer, 1, 1, 2, 2)),
+        "45": EncoderConfig(width=128, channels=16, multipliers=(*finer, 1, 2, 3, 4)),
+    }
+    # The large one is wider on the coarse grids, where that costs the least time.
+    channels, levels, steps = (8, ((1, 2), (1, 3)), 4) if quick else (16, ((1, 2, 4), (1, 3, 6)), 20)
+    fitting = {"fitted": 4, "fitting_steps": 20 if quick else 2000}
+    small, large = (
+        ModelConfig(space="pixel", network="unet", unet=UNet(channels, each, blocks=1, modulation="adaptive"))
+        for each in levels
+    )
+    batch = 8 if quick else 32
+    pixels = TrainingConfig(batch_size=batch, learning_rate=1e-3, schedule="cosine", ema=0.999, evaluate_every=500)
+
+    def latent(name: str, encoder: str, *draws: str, kind: str = "posterior", **more: object) -> Method:
+        settings = {"dimension": 32, "beta": 1e-3, **fitting, "encoder": encoders[encoder], **more}
+        model = dataclasses.replace(small, latent=LatentConfig(kind, **settings))
+        return Method(name, model, pixels, draws, steps)
+
+    every = ("encodings", "normal", "mixture", "flow")
+    pod = ModelConfig(
+        rank=16 if quick else 128,
+        mlp=MLPConfig(width=64 if quick else 512, blocks=4),
+        precondition="input",
+        # Its samples are drawn for permeabilities of the law, whatever that is.
+        latent=LatentConfig("fields", fields=("permeability",), draw="encodings"),
+    )
+    vectors = TrainingConfig(batch_size=512, prediction="data", evaluate_every=250)
+    regression = TrainingConfig(batch_size=512, objective="regression", evaluate_every=250)
+    found = (
+        Method("I-CFM", small, pixels, ("none",), steps),
+        Method("I-CFM, large", large, pixels, ("none",), steps),
+        *(latent(f"Latent-CFM, encoder of {share} %", share, *every) for share in encoders),
+        latent("Latent-CFM, two stages", "3", "encodings", kind="vae"),
+        latent("Latent-CFM, z of 2 components", "3", *every, dimension=2),
+        latent("V-RFM", "3", "normal", inputs=("x0", "x1", "xt")),
+        Method("POD latent of log K", pod, vectors, (GIVEN,), steps),
+        Method("regression of p on log K", dataclasses.replace(pod, precondition="none"), regression, (GIVEN,), 1),
+    )
+    return dict(zip(KEYS, found, strict=True))
+
+
+def count(network: nn.Module) -> tuple[int, int]:
+    """The parameters of the flow, and those of the encoder with the head that makes z of its features."""
+    encoder = sum(p.numel() for p in network.latent.parameters()) if isinstance(network, Conditioned) else 0
+    return sum(p.numel() for p in network.parameters()) - encoder, encoder
+
+
+def parameters(method: Method, resolution: int) -> tuple[int, int]:
+    """The parameters (`count`) of a pixel method, before any training."""
+    grid = Grid((resolution, resolution), ((0.0, 1.0), (0.0, 1.0)))
+    return count(make_network(method.model, method.training, {"permeability": 1, "pressure": 1}, grid))
+
+
+def seconds_per_step(
+    every: Mapping[str, Method], data: Path, folder: Path, rounds: int, steps: tuple[int, int]
+) -> dict[str, float]:
+    """The time of a step of each method, without what a training does once.
+
+    A round trains all methods in turns, each for the fewer and for the more steps; a step takes the difference of the
+    medians over the rounds, by the difference of the steps.
+
+    Arguments:
+        every: The methods.
+        data: Pairs, more than a batch.
+        folder: For the trainings, which are not kept.
+        rounds: How many rounds.
+        steps: The fewer and the more steps.
+    """
+    taken: dict[tuple[str, int], list[float]] = {}
+    # The first training of a process is slower than all others.
+    train_model(data, folder, **next(iter(every.values())).of(min(steps)), overwrite=True)
+    for _ in range(rounds):
+        for key, method in every.items():
+            for n in steps:
+                start = time.perf_counter()
+                train_model(data, folder, **method.of(n), overwrite=True)
+                taken.setdefault((key, n), []).append(time.perf_counter() - start)
+    few, many = steps
+
+    def of(key: str) -> float:
+        less, more = (statistics.median(taken[key, n]) for n in steps)
+        # On a machine busy with other things the shorter training can take longer: then an upper bound.
+        return (more - less) / (many - few) if more > less else more / many
+
+    return {key: of(key) for key in every}
+
+
+def trained(method: Method, data: Path, folder: Path, steps: int, seed: int) -> tuple[Model, float]:
+    """A model and the seconds of its training; one that is there is loaded, an interrupted one goes on.
+
+    Arguments:
+        method: The method.
+        data: The training pairs.
+        folder: The folder of the model.
+        steps: Steps of the training.
+        seed: Its seed.
+    """
+    clock = folder / "seconds.json"
+    if not (folder / "config.yaml").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        before, start = json.loads(clock.read_text()) if clock.exists() else 0.0, time.perf_counter()
+        try:
+            train_model(data, folder, **method.of(steps, seed), progress=True)
+        finally:
+            clock.write_text(json.dumps(before + time.perf_counter() - start))
+    return load(folder), json.loads(clock.read_text())
+
+
+def drawn(method: Method, draw: str, model: Model, data: Path, given: Path, samples: int, seed: int) -> xr.Dataset:
+    """Samples of a model with their scores.
+
+    Arguments:
+        method: The method.
+        draw: How z is drawn.
+        model: The trained model.
+        data: Its training pairs.
+        given: Fresh pairs of the law, whose permeabilities are given to the models that are told K.
+        samples: How many.
+        seed: The seed of the samples.
+    """
+    if draw == GIVEN:
+        with files.open(given) as ds:
+            z = model.encode(ds.isel(sample=slice(samples)))
+        return model.decode(z, seed)
+    if draw not in ("none", model.config.latent.drawn):
+        model = with_prior(model, data, draw)
+    return model.sample(samples, seed)
