@@ -162,7 +162,7 @@ class Model:
         """The latents of fields: the means of their posteriors.
 
         Arguments:
-            ds: Fields on the model's grid.
+            ds: Fields on the model's grid; if the latent is some of them, these will do.
 
         Returns:
             The latents over (sample, latent).
@@ -176,9 +176,10 @@ class Model:
                 f"z of this model is no function of the fields, its posterior reads {', '.join(latent.inputs)}: use "
                 "sample, or decode with z from N(0, I)"
             )
+        if (given := self.config.latent.fields) and set(given) <= set(ds):
+            ds = ds.assign({name: xr.ones_like(ds[given[0]]) for name in set(self.fields) - set(ds)})
         pieces = to_tensor(ds, self.fields).split(256)
-        device = self.device
-        z = [latent.encode(self.transform(piece.to(device)).float()).cpu() for piece in pieces]
+        z = [latent.encode(self.transform(piece.to(self.device)).float()).cpu() for piece in pieces]
         values = torch.cat(z) if z else torch.empty(0, latent.dimension)
         return xr.DataArray(values.numpy(), dims=(SAMPLE, "latent"), name="z")
 

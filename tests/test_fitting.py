@@ -122,6 +122,14 @@ def test_regression_predicts_from_the_latent_alone(data, tmp_path):
     np.testing.assert_allclose(model.decode(z, steps=5)["pressure"], one["pressure"], rtol=1e-4, atol=1e-5)
 
 
+def test_fields_that_are_the_latent_are_encoded_without_the_others(data, tmp_path):
+    model = train_model(data, tmp_path / "model", model=KINDS["fields"], training=TRAINING)
+    ds = physflow.data.open(data).isel(sample=slice(4)).load()
+    xr.testing.assert_identical(model.encode(ds.drop_vars("pressure")), model.encode(ds))
+    with pytest.raises(ValueError, match="permeability"):
+        model.encode(ds.drop_vars("permeability"))
+
+
 def test_a_prior_sees_the_images_of_the_training(data, tmp_path):
     training = TrainingConfig(**{**vars(TRAINING), "symmetries": True})
     model = train_model(data, tmp_path / "model", model=KINDS["posterior"], training=training)

@@ -29,7 +29,8 @@ class TrainingConfig:
         warmup: Steps over which the learning rate rises from zero.
         clip: Largest norm of the gradient.
         ema: Decay of the exponential moving average of the weights, which is what samples.
-        objective: Flow matching; consistency flow matching; or regression on the latent, the anchor of a flow.
+        objective: Flow matching; consistency flow matching; or regression on the latent, the anchor of a flow. ReFlow,
+            which trains on the samples of another model, is for Python: physflow.generative.ReFlow.
         path: Straight line (I-CFM), straight with shrinking noise (CondOT), cosine, or Schroedinger bridge.
         sigma: Width of the path: of the line's tube, of the noise left at the data (condot), of the bridge.
         segments: Pieces of time in which consistency flow matching makes trajectories straight.
