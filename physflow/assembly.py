@@ -129,7 +129,7 @@ def make_network(config: ModelConfig, training: TrainingConfig, sizes: Mapping[s
             network = MLP(channels, **dataclasses.asdict(config.mlp), latent=width)
         else:
             unet = dataclasses.asdict(config.unet)
-            network = UNet(channels, **unet, latent=width, dimension=grid.ndim, resolution=grid.shape[0])
+            network = UNet(channels, **unet, latent=width, dimension=grid.ndim, resolution=grid.shape)
     if config.precondition == "flow":
         network = Preconditioned(network, _path(training), training.prediction)
     elif config.precondition == "input":

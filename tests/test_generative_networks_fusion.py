@@ -8,10 +8,11 @@ from perturbed_networks import draw, perturbed
 from torch.nn.functional import silu
 
 from physflow.config import UNetConfig
-from physflow.generative.networks import BottleneckSum, UNet
+from physflow.generative.networks import BottleneckMap, BottleneckSum, UNet
 from physflow.generative.networks.fusion import FEATURE_WEIGHT, LATENT_WEIGHT
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "latent": 4, "fusion": "bottleneck"}
+MAP = SMALL | {"fusion": "map"}
 NETWORKS = {
     "1d": (partial(UNet, 2, **SMALL, dimension=1), (2, 6)),
     "2d": (partial(UNet, 2, **SMALL), (2, 6, 10)),
@@ -21,6 +22,11 @@ NETWORKS = {
         (2, 6, 4),
     ),
     "3d": (partial(UNet, 1, **SMALL, dimension=3), (1, 4, 2, 6)),
+    "map, 1d": (partial(UNet, 2, **MAP, dimension=1, resolution=6), (2, 6)),
+    "map, 2d": (partial(UNet, 2, **MAP, resolution=(6, 10)), (2, 6, 10)),
+    "map, 2d, one level": (partial(UNet, 1, **(MAP | {"multipliers": (1,)}), resolution=(5, 7)), (1, 5, 7)),
+    "map, 2d, attention": (partial(UNet, 2, **MAP, attention=(3,), resolution=(6, 4), heads=2), (2, 6, 4)),
+    "map, 3d": (partial(UNet, 1, **MAP, dimension=3, resolution=(4, 2, 6)), (1, 4, 2, 6)),
 }
 every_network = pytest.mark.parametrize(("build", "shape"), NETWORKS.values(), ids=NETWORKS)
 
@@ -82,15 +88,17 @@ def test_latent_enters_nowhere_else(build, shape):
     network = perturbed(build())
     assert network.conditioning.latent is None
     with torch.no_grad():
-        for parameter in network.fusion.layers[2].parameters():
+        last = network.fusion.layers
+        for parameter in (last[2] if isinstance(last, torch.nn.Sequential) else last).parameters():
             parameter.zero_()
     x, t = draw(2, *shape), draw(2).sigmoid()
     assert torch.equal(network(x, t, draw(2, 4)), network(x, t, draw(2, 4, seed=2)))
 
 
-def test_fine_features_do_not_wait_for_the_latent():
+@pytest.mark.parametrize("settings", [SMALL, MAP | {"resolution": 4}], ids=["bottleneck", "map"])
+def test_fine_features_do_not_wait_for_the_latent(settings):
     """The way down and the middle see no latent: only the ways up differ."""
-    network, seen = perturbed(UNet(1, **SMALL)), []
+    network, seen = perturbed(UNet(1, **settings)), []
     for part in [*network.down, *network.middle]:
         part.register_forward_hook(lambda module, inputs, result: seen.append(result))
     x, t = draw(1, 1, 4, 4), draw(1).sigmoid()
@@ -112,9 +120,41 @@ def test_errors_of_the_latent(build, shape):
 
 
 @pytest.mark.parametrize("settings", [{}, {"latent": 0}])
-def test_bottleneck_without_a_latent_is_refused(settings):
-    with pytest.raises(ValueError, match="fusion='bottleneck' needs a latent to fuse, got latent=0; give latent >= 1"):
-        UNet(1, 8, fusion="bottleneck", **settings)
+@pytest.mark.parametrize("fusion", ["bottleneck", "map"])
+def test_fusion_without_a_latent_is_refused(fusion, settings):
+    with pytest.raises(ValueError, match=f"fusion='{fusion}' needs a latent to fuse, got latent=0; give latent >= 1"):
+        UNet(1, 8, fusion=fusion, resolution=8, **settings)
+
+
+@pytest.mark.parametrize("axes", [(3,), (3, 2), (2, 1, 3)])
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_map_is_that_of_the_formula(batch, axes):
+    fusion, h, z = BottleneckMap(4, 5, axes).double(), draw(batch, 5, *axes), draw(batch, 4)
+    weight, bias = fusion.layers.weight.view(5, *axes, 4), fusion.layers.bias.view(5, *axes)
+    torch.testing.assert_close(fusion(h, z), h + torch.einsum("c...k,bk->bc...", weight, z) + bias)
+
+
+def test_a_map_tells_points_apart_where_a_sum_does_not():
+    """Of a constant state on a torus, the one makes fields that vary, the other constants."""
+    settings = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "latent": 4, "padding": "circular", "resolution": 8}
+    x, t, z = torch.zeros(1, 1, 8, 8).double(), draw(1).sigmoid(), draw(1, 4)
+    varies, constant = (
+        perturbed(UNet(1, **settings, fusion=fusion))(x, t, z).std() for fusion in ("map", "bottleneck")
+    )
+    assert varies > 1e-3
+    assert constant < 1e-12
+
+
+def test_map_serves_one_grid():
+    x, t, z = torch.zeros(1, 1, 8, 4), torch.zeros(1), torch.zeros(1, 2)
+    with pytest.raises(ValueError, match=r"serves the grid .* \(4, 4\) points at its coarsest, got \(4, 2\)"):
+        UNet(1, 8, (1, 1), 1, fusion="map", latent=2, resolution=8)(x, t, z)
+    with pytest.raises(ValueError, match=r"needs the grid of the fields: give resolution=, .* 2 axes, got None"):
+        UNet(1, 8, fusion="map", latent=2)
+    with pytest.raises(ValueError, match=r"needs the grid of the fields: .* 2 axes, got \(8,\)"):
+        UNet(1, 8, fusion="map", latent=2, resolution=(8,))
+    with pytest.raises(ValueError, match="divisible by 4, got 10 points"):
+        UNet(1, 8, fusion="map", latent=2, resolution=(8, 10))
 
 
 @pytest.mark.parametrize("build", [UNetConfig, partial(UNet, 1, 8, latent=2)], ids=["config", "network"])
@@ -123,6 +163,6 @@ def test_unknown_fusion_is_refused(build):
         build(fusion="bottelneck")
 
 
-@pytest.mark.parametrize("fusion", ["adaptive", "bottleneck"])
+@pytest.mark.parametrize("fusion", ["adaptive", "bottleneck", "map"])
 def test_network_tells_the_width_of_its_latent(fusion):
-    assert UNet(1, 8, (1,), 1, fusion=fusion, latent=3).latent == 3
+    assert UNet(1, 8, (1,), 1, fusion=fusion, latent=3, resolution=8).latent == 3

@@ -45,7 +45,8 @@ class UNetConfig:
         dropout: Probability of dropping an activation.
         modulation: How the time enters a block: added, or as scale and shift.
         padding: How a convolution sees beyond the walls.
-        fusion: How a latent enters: added to the embedding of the time, or summed with the coarsest features.
+        fusion: How a latent enters: added to the embedding of the time, summed with the coarsest features, or as a map
+            over the coarsest grid, which can say where something is.
     """
 
     channels: int = 32
@@ -56,7 +57,7 @@ class UNetConfig:
     dropout: float = 0.0
     modulation: Literal["add", "adaptive"] = "add"
     padding: Literal["zeros", "circular", "reflect", "replicate"] = "zeros"
-    fusion: Literal["adaptive", "bottleneck"] = "adaptive"
+    fusion: Literal["adaptive", "bottleneck", "map"] = "adaptive"
 
     def __post_init__(self) -> None:
         levels = len(self.multipliers)

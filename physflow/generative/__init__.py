@@ -45,6 +45,7 @@ from physflow.generative.latents import (
 from physflow.generative.mixture import DiagonalMixture
 from physflow.generative.networks import (
     MLP,
+    BottleneckMap,
     BottleneckSum,
     Conditioning,
     ConvDecoder,
@@ -78,6 +79,7 @@ __all__ = [
     "Adaptive",
     "BatchSource",
     "BatchStream",
+    "BottleneckMap",
     "BottleneckSum",
     "BridgePath",
     "BridgeWeight",

@@ -7,7 +7,7 @@ latent (batch, latent) to a sample: ``decoder(z)``.
 from physflow.generative.networks.conv_decoder import ConvDecoder
 from physflow.generative.networks.conv_encoder import ConvEncoder
 from physflow.generative.networks.embedding import Conditioning, Sinusoids
-from physflow.generative.networks.fusion import BottleneckSum
+from physflow.generative.networks.fusion import BottleneckMap, BottleneckSum
 from physflow.generative.networks.mlp import MLP
 from physflow.generative.networks.mlp_decoder import MLPDecoder
 from physflow.generative.networks.mlp_encoder import MLPEncoder
@@ -16,6 +16,7 @@ from physflow.generative.networks.unet import UNet
 
 __all__ = [
     "MLP",
+    "BottleneckMap",
     "BottleneckSum",
     "Conditioning",
     "ConvDecoder",

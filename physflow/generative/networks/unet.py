@@ -37,7 +37,7 @@ from physflow.generative.networks.blocks import (
     zero,
 )
 from physflow.generative.networks.embedding import Conditioning
-from physflow.generative.networks.fusion import BottleneckSum
+from physflow.generative.networks.fusion import BottleneckMap, BottleneckSum
 
 __all__ = ["UNet"]
 
@@ -60,11 +60,12 @@ class UNet(nn.Module):
             second norm.
         padding: ``"zeros"``, ``"circular"``, ``"reflect"`` or ``"replicate"``, in every convolution.
         fusion: ``"adaptive"`` adds the latent to the embedding of time, ``"bottleneck"`` sums it with the features
-            of the coarsest grid.
+            of the coarsest grid, the same at every point, ``"map"`` adds another for each of its points.
         latent: The width of the latent z; 0 for a network without one.
         dimension: The number of axes of a field: 1, 2 or 3.
-        resolution: Points along the first axis of the fields the network is meant for. Only `attention` needs
-            it, to find its levels; they stay where they are when the network is called on another grid.
+        resolution: Points along each axis of the fields the network is meant for; one number if they are equal. Only
+            two settings need it: `attention`, to find its levels by the first axis, which stay where they are when the
+            network is called on another grid; and ``fusion="map"``, which serves this grid alone.
 
     Raises:
         ValueError: If a setting is impossible, or the settings contradict one another.
@@ -85,10 +86,10 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         modulation: Literal["add", "adaptive"] = "add",
         padding: Padding = "zeros",
-        fusion: Literal["adaptive", "bottleneck"] = "adaptive",
+        fusion: Literal["adaptive", "bottleneck", "map"] = "adaptive",
         latent: int = 0,
         dimension: int = 2,
-        resolution: int | None = None,
+        resolution: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         # The settings that a configuration shares with the network are checked in one place.
@@ -100,9 +101,10 @@ class UNet(nn.Module):
             )
         self.channels_in, self.dimension, self.padding, self.latent = channels_in, dimension, padding, latent
         self.factor = 2 ** (len(multipliers) - 1)
-        attentive = _levels_of(attention, resolution, len(multipliers))
+        sizes = (resolution,) * dimension if isinstance(resolution, int) else resolution
+        attentive = _levels_of(attention, sizes, len(multipliers))
         embedding = 4 * channels
-        fused = fusion == "bottleneck"
+        fused = fusion != "adaptive"
         self.conditioning = Conditioning(channels + channels % 2, embedding, 0 if fused else latent)
 
         def stage(width_in: int, width: int, attend: bool) -> _Stage:
@@ -123,7 +125,17 @@ class UNet(nn.Module):
                 width = new
                 skips.append(width)
         self.middle = nn.ModuleList([stage(width, width, bool(attentive)), stage(width, width, False)])
-        self.fusion = BottleneckSum(latent, width) if fused else None
+        self.fusion: BottleneckSum | BottleneckMap | None = None
+        if fusion == "bottleneck":
+            self.fusion = BottleneckSum(latent, width)
+        elif fusion == "map":
+            if sizes is None or len(sizes) != dimension:
+                raise ValueError(
+                    f"fusion='map' needs the grid of the fields: give resolution=, their points along each of "
+                    f"{dimension} axes, got {resolution}"
+                )
+            check_sizes(sizes, self.factor, padding)
+            self.fusion = BottleneckMap(latent, width, [n // self.factor for n in sizes])
         self.up = nn.ModuleList()
         for level, new in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
@@ -171,21 +183,21 @@ class UNet(nn.Module):
         check_sizes(x.shape[2:], self.factor, self.padding)
 
 
-def _levels_of(attention: Sequence[int], resolution: int | None, levels: int) -> set[int]:
+def _levels_of(attention: Sequence[int], sizes: Sequence[int] | None, levels: int) -> set[int]:
     """The levels whose grids have the resolutions named in `attention`."""
     if not attention:
         return set()
-    if resolution is None:
+    if sizes is None:
         raise ValueError(
             f"attention at the resolutions {tuple(attention)} needs to know that of the fields; "
             "give resolution=, their points along the first axis"
         )
-    found = {resolution // 2**level: level for level in range(levels)}
+    found = {sizes[0] // 2**level: level for level in range(levels)}
     unknown = [n for n in attention if n not in found]
     if unknown:
         raise ValueError(
             f"no level has the attention resolution {', '.join(map(str, unknown))}; "
-            f"fields of {resolution} points have levels of {', '.join(map(str, found))}"
+            f"fields of {sizes[0]} points have levels of {', '.join(map(str, found))}"
         )
     return {found[n] for n in attention}
 
