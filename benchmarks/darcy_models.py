@@ -30,7 +30,7 @@ from physflow.model import Model, load
 __all__ = ["KEYS", "Method", "count", "drawn", "methods", "parameters", "seconds_per_step", "trained"]
 
 KEYS = (
-    *("i-cfm", "i-cfm-large", "latent-0.2", "latent-3", "latent-45", "two-stage", "latent-2d", "v-rfm"),
+    *("i-cfm", "i-cfm-large", "latent-0.2", "latent-3", "latent-45", "latent-map", "two-stage", "latent-2d", "v-rfm"),
     *("pod-latent", "regression"),
 )
 """The names of the methods on the command line and of their folders."""
@@ -47,14 +47,21 @@ class Method:
         model: The settings of the model.
         training: The settings of the training, but for its steps and seed.
         draws: How its z is drawn, one set of samples each; the first is the method's own.
-        steps: Steps of Euler's method.
+        solvers: The solvers and their steps; all draws but the first are integrated by the first alone.
     """
 
     name: str
     model: ModelConfig
     training: TrainingConfig
     draws: tuple[str, ...]
-    steps: int
+    solvers: tuple[tuple[str, int], ...]
+
+    @property
+    def sets(self) -> list[tuple[str, str, int]]:
+        """How each set of samples is made: how z is drawn, the solver and its steps; the first is the method's own."""
+        return [(draw, *solver) for draw in self.draws[:1] for solver in self.solvers] + [
+            (draw, *self.solvers[0]) for draw in self.draws[1:]
+        ]
 
     def of(self, steps: int, seed: int = 0) -> dict[str, ModelConfig | TrainingConfig | SamplingConfig]:
         """The arguments of `train_model` for so many steps; a VAE is trained for as many before."""
@@ -64,7 +71,7 @@ class Method:
         return {
             "model": model,
             "training": dataclasses.replace(self.training, steps=steps, warmup=warmup, seed=seed),
-            "sampling": SamplingConfig(solver="euler", steps=self.steps),
+            "sampling": SamplingConfig(solver=self.solvers[0][0], steps=self.solvers[0][1]),
         }
 
 
@@ -81,21 +88,25 @@ def methods(resolution: int, quick: bool = False) -> dict[str, Method]:
         "0.2": EncoderConfig(width=8, channels=2, multipliers=(*finer, 1, 1, 1, 1)),
         "3": EncoderConfig(width=48, channels=6, multipliers=(*finer, 1, 1, 2, 2)),
         "45": EncoderConfig(width=128, channels=16, multipliers=(*finer, 1, 2, 3, 4)),
+        # Wide on the coarse grids alone: a step takes hardly longer than without it.
+        "map": EncoderConfig(width=128, channels=4, multipliers=(*finer, 1, 4, 8)),
     }
     # The large one is wider on the coarse grids, where that costs the least time.
     channels, levels, steps = (8, ((1, 2), (1, 3)), 4) if quick else (16, ((1, 2, 4), (1, 3, 6)), 20)
+    solvers = (("heun", steps), ("euler", steps))
     fitting = {"fitted": 4, "fitting_steps": 20 if quick else 2000}
     small, large = (
         ModelConfig(space="pixel", network="unet", unet=UNet(channels, each, blocks=1, modulation="adaptive"))
         for each in levels
     )
     batch = 8 if quick else 32
-    pixels = TrainingConfig(batch_size=batch, learning_rate=1e-3, schedule="cosine", ema=0.999, evaluate_every=500)
+    pixels = TrainingConfig(batch_size=batch, learning_rate=6e-3, schedule="cosine", ema=0.99, evaluate_every=500)
 
     def latent(name: str, encoder: str, *draws: str, kind: str = "posterior", **more: object) -> Method:
         settings = {"dimension": 32, "beta": 1e-3, **fitting, "encoder": encoders[encoder], **more}
-        model = dataclasses.replace(small, latent=LatentConfig(kind, **settings))
-        return Method(name, model, pixels, draws, steps)
+        unet = dataclasses.replace(small.unet, fusion="map" if encoder == "map" else "adaptive")
+        model = dataclasses.replace(small, unet=unet, latent=LatentConfig(kind, **settings))
+        return Method(name, model, pixels, draws, solvers)
 
     every = ("encodings", "normal", "mixture", "flow")
     pod = ModelConfig(
@@ -108,14 +119,21 @@ def methods(resolution: int, quick: bool = False) -> dict[str, Method]:
     vectors = TrainingConfig(batch_size=512, prediction="data", evaluate_every=250)
     regression = TrainingConfig(batch_size=512, objective="regression", evaluate_every=250)
     found = (
-        Method("I-CFM", small, pixels, ("none",), steps),
-        Method("I-CFM, large", large, pixels, ("none",), steps),
-        *(latent(f"Latent-CFM, encoder of {share} %", share, *every) for share in encoders),
+        Method("I-CFM", small, pixels, ("none",), solvers),
+        Method("I-CFM, large", large, pixels, ("none",), solvers),
+        *(latent(f"Latent-CFM, encoder of {share} %", share, *every) for share in ("0.2", "3", "45")),
+        latent("Latent-CFM, z as a map", "map", *every, beta=1e-4),
         latent("Latent-CFM, two stages", "3", "encodings", kind="vae"),
         latent("Latent-CFM, z of 2 components", "3", *every, dimension=2),
         latent("V-RFM", "3", "normal", inputs=("x0", "x1", "xt")),
-        Method("POD latent of log K", pod, vectors, (GIVEN,), steps),
-        Method("regression of p on log K", dataclasses.replace(pod, precondition="none"), regression, (GIVEN,), 1),
+        Method("POD latent of log K", pod, vectors, (GIVEN,), solvers[1:]),
+        Method(
+            "regression of p on log K",
+            dataclasses.replace(pod, precondition="none"),
+            regression,
+            (GIVEN,),
+            (("euler", 1),),
+        ),
     )
     return dict(zip(KEYS, found, strict=True))
 
@@ -187,22 +205,22 @@ def trained(method: Method, data: Path, folder: Path, steps: int, seed: int) -> 
     return load(folder), json.loads(clock.read_text())
 
 
-def drawn(method: Method, draw: str, model: Model, data: Path, given: Path, samples: int, seed: int) -> xr.Dataset:
+def drawn(made: tuple[str, str, int], model: Model, data: Path, given: Path, samples: int, seed: int) -> xr.Dataset:
     """Samples of a model with their scores.
 
     Arguments:
-        method: The method.
-        draw: How z is drawn.
+        made: How z is drawn, the solver and its steps.
         model: The trained model.
         data: Its training pairs.
         given: Fresh pairs of the law, whose permeabilities are given to the models that are told K.
         samples: How many.
         seed: The seed of the samples.
     """
+    draw, solver, steps = made
     if draw == GIVEN:
         with files.open(given) as ds:
             z = model.encode(ds.isel(sample=slice(samples)))
-        return model.decode(z, seed)
+        return model.decode(z, seed, solver, steps)
     if draw not in ("none", model.config.latent.drawn):
         model = with_prior(model, data, draw)
-    return model.sample(samples, seed)
+    return model.sample(samples, seed, solver, steps)

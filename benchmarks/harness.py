@@ -123,7 +123,8 @@ class Benchmark:
             settings=self.settings,
             seeds=tuple(range(seeds)),
             rows=tuple(self.rows),
-            tables=tuple(tables),
+            # A run of some of the methods leaves some tables empty.
+            tables=tuple(table for table in tables if table.lines(self.rows)[1]),
             pictures=tuple(self.pictures),
             hardware={**machine(), "threads": torch.get_num_threads()},
             versions=versions(),

@@ -52,7 +52,7 @@ def test_settings_of_every_method_go_together(quick):
         arguments = method.of(20, seed=3)
         check_compatible(arguments["model"], arguments["training"])
         assert (arguments["training"].steps, arguments["training"].seed) == (20, 3)
-        assert method.training.ema == 0.999
+        assert method.training.schedule == "cosine"
         if key == "two-stage":
             assert arguments["model"].latent.pretraining_steps == 20
 
