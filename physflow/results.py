@@ -47,7 +47,12 @@ class Quantity:
     unit: str = ""
 
     def cell(self, values: Sequence[float | None]) -> str:
-        """Mean and standard deviation of the finite ones of some values, and how many are not; a dash for no value."""
+        """Mean and standard deviation of the finite ones of some values, and how many are not; a dash for no value.
+
+        Whole numbers that are all the same, such as a count of parameters, are shown with all digits.
+        """
+        if not self.unit and len(set(values)) == 1 and isinstance(values[0], Integral):
+            return f"{int(values[0]):,}"
         factor = 100 if self.unit == "%" else 1
         known = [factor * float(value) for value in values if value is not None and math.isfinite(value)]
         if not known:

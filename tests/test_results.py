@@ -81,7 +81,7 @@ def test_a_mean_of_several_has_the_sample_standard_deviation(rng):
         ([math.nan, 1.0, math.inf, 3.0], "", "2.0 ± 1.4 (2 missing)"),
         ([None, math.nan], "s", "–"),
         ([], "", "–"),
-        ([4, 4], "", "4.00"),
+        ([4, 4], "", "4"),
     ],
 )
 def test_cells(values, unit, text):
@@ -129,7 +129,7 @@ def test_null_is_a_column_of_its_own():
 
 def test_only_rows_with_these_values_count():
     table = Table("t", ("method",), (SCORE,), where={"steps": 2, "seed": 1})
-    assert table.lines(ROWS)[1] == [["b", "4.00"], ["a", "104"]]
+    assert table.lines(ROWS)[1] == [["b", "4"], ["a", "104"]]
     assert Table("t", ("method",), (SCORE,), where={"steps": 3}).lines(ROWS)[1] == []
 
 
@@ -361,3 +361,9 @@ def test_a_repository_without_commits_has_none(checkout):
     shutil.rmtree(checkout / ".git")
     git(checkout, "init", "--quiet")
     assert machine.commit() == ""
+
+
+def test_counts_are_shown_with_all_digits():
+    assert Quantity("parameters", "parameters").cell([4_921_560, 4_921_560]) == "4,921,560"
+    assert Quantity("steps", "steps").cell([1, 3]) == "2.0 ± 1.4"
+    assert Quantity("seconds", "time", "s").cell([100_000]) == "1.00×10⁵ s"

@@ -15,9 +15,7 @@ the machine is everybody's; each row gives the median over the turns and the bes
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -29,18 +27,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import scipy
 import scipy.sparse as sparse
 import torch
 from scipy.sparse.linalg import splu
 from tqdm import tqdm
 
-import physflow
 from physflow.data import darcy
 from physflow.data.circulant import CirculantEmbedding
 from physflow.data.covariances import Exponential
 from physflow.grid import Grid
+from physflow.machine import commit, machine, versions
 from physflow.pde import Darcy, compiled_solver, solvers
+from physflow.results import Quantity, Results, Table
 
 try:
     from sksparse import cholmod
@@ -192,52 +190,68 @@ def large_row(samples: int) -> dict:
     return {"samples": samples, "seconds": wall, "peak_gib": memory, "samples_per_second": samples / wall}
 
 
-def table(results: dict) -> str:
-    """The results as Markdown."""
-    names = [name for name in ("compiled", "torch", "splu", "cholmod") if name in results["solve"][0]]
-    others = names[1:]
-    lines = [
-        f"{results['hardware']['cpu']}, {results['hardware']['cores']} cores; " + ", ".join(results["versions"]),
-        "",
-        "Samples a second on one core, median (best); full exponential field, std 1, relative residual 1e-8.",
-        "",
-        "| grid | "
-        + " | ".join(names)
-        + " | "
-        + " | ".join(f"against {o}" for o in others)
-        + " | iterations | error |",
-        "| --- " * (len(names) + len(others) + 3) + "|",
-    ]
-    for row in results["solve"]:
-        rates = [f"{row[name]['median']:.3g} ({row[name]['best']:.3g})" for name in names]
-        ratios = [f"{row[o]['compiled_is_faster_by']:.1f} ({row[o]['on_the_best_of_the_turns']:.1f})" for o in others]
-        cells = [f"{row['n']} x {row['n']}", *rates, *ratios, f"{row['iterations']:.1f}", f"{row['error']:.0e}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    last = results["solve"][-1]["n"]
-    lines += ["", f"The rate falls like N^-{results['exponent']:.2f} from 64 to {last}, both timed in turns."]
-    cores = results["cores"]
-    lines += [f"All {cores['cores']} cores solve {cores['speedup']:.2f} times as many samples as one, at 64 x 64.", ""]
-    for row in results["generate"]:
-        law, rate = "the full field" if row["modes"] is None else f"{row['modes']} modes", row["samples_per_second"]
-        lines.append(
-            f"* `generate` at 64 x 64, {law}, file included, all cores: {rate['generate']:.0f} pairs a second, "
-            f"{100 * row['share']:.0f} % of the solver alone ({rate['solve']:.0f})."
-        )
-    if "large" in results:
-        row = results["large"]
-        lines.append(
-            f"* {row['samples']} pairs at 64 x 64, full field, as shards: {row['seconds']:.0f} s, "
-            f"{row['peak_gib']:.2f} GiB at the peak."
-        )
-    return "\n".join(lines) + "\n"
+TABLES = (
+    Table(
+        "Samples a second on one core: full exponential field, std 1, relative residual 1e-8",
+        ("grid", "solver"),
+        (
+            Quantity("samples_per_second", "samples/s, median of the turns"),
+            Quantity("best", "best"),
+            Quantity("compiled_is_faster_by", "compiled is faster by, median"),
+            Quantity("on_the_best_of_the_turns", "on the best of the turns"),
+            Quantity("iterations", "iterations"),
+            Quantity("error", "error"),
+        ),
+        where={"part": "solve"},
+    ),
+    Table(
+        "Cores and size of the grid",
+        ("what",),
+        (Quantity("value", "value"),),
+        where={"part": "scaling"},
+        note="The rate falls like N to the minus exponent; what is compared is timed in turns.",
+    ),
+    Table(
+        "Whole pairs at 64 x 64, field, solution and file, all cores",
+        ("law",),
+        (
+            Quantity("samples_per_second", "pairs/s"),
+            Quantity("solver_alone", "solver alone, samples/s"),
+            Quantity("share", "share of the solver's rate", "%"),
+        ),
+        where={"part": "generate"},
+    ),
+    Table(
+        "Many pairs at 64 x 64, full field, as shards, all cores",
+        ("pairs",),
+        (Quantity("seconds", "time", "s"), Quantity("peak_gib", "peak memory, GiB")),
+        where={"part": "large"},
+    ),
+)
 
 
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def rows_of(found: dict) -> list[dict]:
+    """What was measured as rows of results."""
+    rows = []
+    for row in found["solve"]:
+        grid = f"{row['n']} x {row['n']}"
+        for solver in ("compiled", "torch", "splu", "cholmod"):
+            if solver in row:
+                own = {key: row[key] for key in ("iterations", "error")} if solver == "compiled" else {}
+                rate = {"samples_per_second" if k == "median" else k: v for k, v in row[solver].items()}
+                rows.append({"part": "solve", "grid": grid, "solver": solver, **rate, **own})
+    first, last = (found["solve"][k]["n"] for k in (0, -1))
+    cores = found["cores"]
+    rows.append({"part": "scaling", "what": f"exponent from {first} to {last}", "value": found["exponent"]})
+    rows.append({"part": "scaling", "what": f"{cores['cores']} cores over one, 64 x 64", "value": cores["speedup"]})
+    for row in found["generate"]:
+        rate = row["samples_per_second"]
+        law = "the full field" if row["modes"] is None else f"{row['modes']} modes"
+        both = {"samples_per_second": rate["generate"], "solver_alone": rate["solve"], "share": row["share"]}
+        rows.append({"part": "generate", "law": law, "samples": row["samples"], **both})
+    if "large" in found:
+        rows.append({"part": "large", "pairs": found["large"]["samples"], **found["large"]})
+    return rows
 
 
 def main() -> None:
@@ -248,32 +262,33 @@ def main() -> None:
     options = parser.parse_args()
     grids, turns = ((64, 128), 3) if options.quick else ((64, 128, 256, 512), options.turns)
     torch.set_num_threads(1)
-    solve = [solve_row(n, turns) for n in grids]
-    results = {
-        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count()},
-        "versions": [
-            f"physflow {physflow.__version__}",
-            f"Python {platform.python_version()}",
-            f"numpy {np.__version__}",
-            f"scipy {scipy.__version__}",
-            f"torch {torch.__version__}",
-        ],
-        "turns": turns,
-        "solve": solve,
+    found: dict = {
+        "solve": [solve_row(n, turns) for n in grids],
         "exponent": exponent(turns, (grids[0], grids[-1])),
         "cores": core_rows(turns),
         "generate": [whole_row(modes, turns, 2048 if options.quick else 8192) for modes in (64, None)],
     }
     if not options.quick:
-        results["large"] = large_row(100_000)
+        found["large"] = large_row(100_000)
     if cholmod is None:
         print("scikit-sparse is not installed: CHOLMOD was not timed")
-    print(table(results))
+    results = Results(
+        title="How fast Darcy pairs are made",
+        text=(__doc__ or "").split("\n\n", 2)[2].strip(),
+        command="python benchmarks/speed/darcy.py --out DIR",
+        settings={"turns": turns, "batch": BATCH, "samples_of_the_direct_solvers": DIRECT},
+        seeds=(0,),
+        rows=tuple(rows_of(found)),
+        tables=TABLES if "large" in found else TABLES[:-1],
+        pictures=(),
+        hardware={**machine(), "threads": 1},
+        versions=versions(),
+        commit=commit(),
+    )
+    print(results.markdown())
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "results.json").write_text(json.dumps(results, indent=1))
-        (options.out / "table.md").write_text(table(results))
+        results.write(options.out)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """How fast minibatches are paired: `ExactOT` against POT's exact solver, on the same batches in turns.
 
-Run it alone on the machine:  python benchmarks/speed/transport.py --out benchmarks/results/speed
+Run it alone on the machine:  python benchmarks/speed/transport.py --out benchmarks/results/transport
 
 Both start from the two batches and end with the permutation: the cost matrix is counted for both. POT (`ot.emd`, the
 network simplex) gets it in float64 from `ot.dist`. Medians over the turns; the batches differ from turn to turn.
 """
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +16,8 @@ import ot
 import torch
 
 from physflow.generative import ExactOT
-from physflow.machine import machine, versions
+from physflow.machine import commit, machine, versions
+from physflow.results import Quantity, Results, Table
 
 BATCHES, DIMENSIONS = (256, 1024), (2, 16, 192, 2048)
 
@@ -68,17 +68,27 @@ def main():
     torch.set_num_threads(1)
     row(64, 2, 1)
     rows = [row(n, d, options.turns) for n in BATCHES for d in DIMENSIONS]
-    results = {
-        "rows": rows,
-        "turns": options.turns,
-        "threads": 1,
-        "hardware": machine(),
-        "versions": {**versions(), "pot": ot.__version__},
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "transport.json").write_text(json.dumps(results, indent=1))
-    for found in rows:
-        print(found)
+    columns = (
+        Quantity("ExactOT_ms", "ExactOT, ms"),
+        Quantity("emd_ms", "POT, ms"),
+        Quantity("ratio", "faster by"),
+        Quantity("largest_excess_cost", "largest excess cost"),
+    )
+    results = Results(
+        title="How fast minibatches are paired",
+        text=__doc__.split("\n\n", 2)[2].strip(),
+        command="python benchmarks/speed/transport.py --out DIR",
+        settings={"turns": options.turns},
+        seeds=tuple(range(options.turns)),
+        rows=tuple(rows),
+        tables=(Table("Exact transport between normal batches", ("batch", "elements"), columns),),
+        pictures=(),
+        hardware={**machine(), "threads": 1},
+        versions={**versions(), "pot": ot.__version__},
+        commit=commit(),
+    )
+    results.write(options.out)
+    print(results.markdown())
 
 
 if __name__ == "__main__":
