@@ -129,7 +129,7 @@ def test_null_is_a_column_of_its_own():
 
 def test_only_rows_with_these_values_count():
     table = Table("t", ("method",), (SCORE,), where={"steps": 2, "seed": 1})
-    assert table.lines(ROWS)[1] == [["b", "4"], ["a", "104"]]
+    assert table.lines(ROWS)[1] == [["b", "4.00"], ["a", "104"]]
     assert Table("t", ("method",), (SCORE,), where={"steps": 3}).lines(ROWS)[1] == []
 
 
