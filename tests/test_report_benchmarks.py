@@ -232,3 +232,16 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(IsADirectoryError, match=r"is a folder; give .*report\.html"):
         write_benchmarks(tmp_path, [save(tmp_path / "rings")])
     assert not (tmp_path / "r.html").exists()
+
+
+def test_the_text_has_lists(tmp_path):
+    text = "The methods are\n\n* one <i>\n  on two lines;\n* two.\n\nAnd\n* three 2 * 3;\n* four.\n\nThe end * is here."
+    save(tmp_path, text=text)
+    found = Page(write_benchmarks(tmp_path / "page.html", [tmp_path]))
+    items = re.findall(r"<li>([^<]*(?:&lt;[^<]*)?)</li>", found.source)
+    assert items[-4:] == ["one &lt;i&gt;\n  on two lines;", "two.", "three 2 * 3;", "four."]
+    assert [p for p in found.paragraphs if p in ("The methods are", "And", "The end * is here.")] == [
+        "The methods are",
+        "And",
+        "The end * is here.",
+    ]

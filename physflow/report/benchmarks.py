@@ -66,7 +66,7 @@ def _benchmark(folder: Path, results: Results) -> dict[str, Any]:
     }
     return {
         "title": results.title,
-        "paragraphs": [block for block in re.split(r"\n\s*\n", results.text.strip()) if block],
+        "blocks": _blocks(results.text),
         "seeds": len(results.seeds),
         "tables": [_table(table, results) for table in results.tables],
         "pictures": [_picture(folder, picture) for picture in results.pictures],
@@ -74,6 +74,15 @@ def _benchmark(folder: Path, results: Results) -> dict[str, Any]:
         "provenance": {"Run": pairs(run), "Hardware": pairs(results.hardware), "Versions": pairs(results.versions)},
         "settings": as_yaml(results.settings),
     }
+
+
+def _blocks(text: str) -> list[tuple[str, list[str]]]:
+    """The paragraphs of a text, and the items of its lists: those blocks whose lines begin with an asterisk."""
+    blocks: list[tuple[str, list[str]]] = []
+    for block in re.split(r"\n\s*\n", text.strip()):
+        before, *items = re.split(r"(?:^|\n)\* ", block)
+        blocks += [(kind, found) for kind, found in (("p", [before] if before else []), ("ul", items)) if found]
+    return blocks
 
 
 def _table(table: Table, results: Results) -> dict[str, Any]:
