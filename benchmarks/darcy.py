@@ -352,7 +352,7 @@ def main() -> None:
     cases = [Case(bench, law) for law in laws]
     steps = dict.fromkeys(KEYS, options.steps)
     if not options.steps:
-        rounds = (1, (1, 3)) if quick else (3, (4, 24))
+        rounds = (1, (1, 3)) if quick else (5, (4, 24))
 
         def timed() -> list[dict[str, Any]]:
             with files.open(cases[0].data) as ds:
