@@ -1,18 +1,21 @@
 """What the benchmarks share: their options, rows that survive an interruption, and the files they leave.
 
 A benchmark makes its rows one piece at a time. A piece that is done is kept in ``work/`` in the folder of the results,
-beside the checkpoints of the trainings; the same command run again goes on where it was interrupted.
+beside the checkpoints of the trainings, with the commit, the machine and the versions that made it; the same command
+run again goes on where it was interrupted. Results hold all pieces in the folder, also those of runs of other parts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +85,12 @@ class Benchmark:
             )
         _write(path, self.settings)
         self.rows: list[dict[str, Any]] = []
-        self.pictures: list[Picture] = []
+        # Asked now: files may change while the benchmark runs.
+        self._made = {
+            "commit": commit() or "unknown",
+            "hardware": {**machine(), "threads": torch.get_num_threads()},
+            "versions": versions(),
+        }
         self._added: set[Path] = set()
 
     def add(self, compute: Callable[[], Rows | Mapping[str, Any]], **key: Any) -> list[dict[str, Any]]:
@@ -102,33 +110,76 @@ class Benchmark:
             raise ValueError(f"the piece {name or 'without a name'} was added before; name every piece differently")
         if not path.exists():
             found = compute()
-            _write(path, [found] if isinstance(found, Mapping) else list(found))
+            rows = [{**key, **row} for row in ([found] if isinstance(found, Mapping) else found)]
+            _write(path, {"rows": rows, "made": self._made})
             print(name, "done", flush=True)
         self._added.add(path)
-        rows = [{**key, **row} for row in json.loads(path.read_text())]
-        self.rows += rows
-        return rows
+        kept: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+        self.rows += kept
+        return kept
+
+    @contextlib.contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Count the time of what is done inside as that of `name`, which may be interrupted and gone on with.
+
+        Arguments:
+            name: The name under which `seconds` knows it.
+        """
+        path = self.work / "times" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        before = self.seconds(name) if path.exists() else 0.0
+        _write(path, {"seconds": before, "running": True})
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            total = None if before is None else before + time.perf_counter() - start
+            _write(path, {"seconds": total, "running": False})
+
+    def seconds(self, name: str) -> float | None:
+        """The time that `clock` counted; None if it was killed in between, and for what was never timed."""
+        path = self.work / "times" / f"{name}.json"
+        known = json.loads(path.read_text()) if path.exists() else {"running": True}
+        return None if known["running"] else known["seconds"]
 
     def picture(self, file: str, figure: Figure, caption: str) -> None:
         """Keep a figure beside the results, as a PNG file."""
         figure.savefig(self.out / file, dpi=110, metadata={"Software": None})
-        self.pictures.append(Picture(file, caption))
+        self.drawn(file, caption)
+
+    def drawn(self, file: str, caption: str) -> None:
+        """Note a picture that lies beside the results."""
+        _write(self.work / "pictures.json", {**self._captions(), file: caption})
+
+    def _captions(self) -> dict[str, str]:
+        path = self.work / "pictures.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def finish(self, title: str, text: str, seeds: int, tables: Sequence[Table]) -> Results:
-        """Write ``results.json`` and ``table.md``, and print the tables."""
+        """Write ``results.json`` and ``table.md`` of all pieces in the folder, and print the tables.
+
+        Arguments:
+            title: What the benchmark is.
+            text: How to read its numbers.
+            seeds: How many seeds it had.
+            tables: How the rows are summed up; those without a row are left out.
+        """
+        others = sorted(set((self.work / "rows").glob("*.json")) - self._added, key=lambda path: path.stat().st_mtime)
+        rows = [*self.rows, *(row for path in others for row in json.loads(path.read_text())["rows"])]
+        made = [json.loads(path.read_text())["made"] for path in (*self._added, *others)]
+        warning = "A quick run: everything is far too short, and the numbers mean nothing.\n\n"
         results = Results(
             title=title,
-            text=text.strip(),
+            text=(warning if self.settings.get("quick") else "") + text.strip(),
             command=shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_words(sys.argv[1:])]),
             settings=self.settings,
             seeds=tuple(range(seeds)),
-            rows=tuple(self.rows),
-            # A run of some of the methods leaves some tables empty.
-            tables=tuple(table for table in tables if table.lines(self.rows)[1]),
-            pictures=tuple(self.pictures),
-            hardware={**machine(), "threads": torch.get_num_threads()},
-            versions=versions(),
-            commit=commit(),
+            rows=tuple(rows),
+            tables=tuple(table for table in tables if table.lines(rows)[1]),
+            pictures=tuple(Picture(file, caption) for file, caption in self._captions().items()),
+            hardware=_merged([one["hardware"] for one in made]),
+            versions=_merged([one["versions"] for one in made]),
+            commit=_merged([{"commit": one["commit"]} for one in made]).get("commit", ""),
         )
         results.write(self.out)
         print(results.markdown())
@@ -145,6 +196,15 @@ def _words(words: Sequence[str]) -> list[str]:
         else:
             kept.append("--out=DIR" if word.startswith("--out=") else word)
     return kept
+
+
+def _merged(each: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What several pieces say of themselves, with all values where they differ."""
+    values: dict[str, list[str]] = {}
+    for one in each:
+        for name, value in one.items():
+            values.setdefault(name, []).append(str(value))
+    return {name: ", ".join(sorted(set(found))) for name, found in values.items()}
 
 
 def _json(content: Any, **form: Any) -> str:

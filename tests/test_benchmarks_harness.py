@@ -169,7 +169,7 @@ def test_the_results_hold_everything(harness, monkeypatch, tmp_path, capsys):
     assert (results.text, results.seeds, results.settings) == ("What was done.", (0, 1), {"model": {"width": 8}})
     assert results.pictures == (Picture("curve.png", "A curve."),)
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert results.hardware["threads"] == torch.get_num_threads()
+    assert results.hardware["threads"] == str(torch.get_num_threads())
     assert results.versions["physflow"] == physflow.__version__
     assert sorted(path.name for path in out.iterdir()) == ["curve.png", "results.json", "table.md", "work"]
 
@@ -179,3 +179,60 @@ def test_the_work_is_no_part_of_a_repository(harness, tmp_path):
     assert bench.work == tmp_path / "work"
     assert (bench.work / ".gitignore").read_text() == "*\n"
     assert json.loads((bench.work / "settings.json").read_text()) == {"steps": 3}
+
+
+def finish(bench):
+    return bench.finish("Rings", "How to read.", 1, [TABLE, Table("None", ("nothing",), TABLE.quantities)])
+
+
+def test_results_hold_the_pieces_and_pictures_of_other_runs(harness, tmp_path):
+    """Those of one part, then those of another: the file has both, each once."""
+    for name in ("b", "a", "b"):
+        bench = harness.Benchmark(tmp_path, {})
+        bench.add(Work({"score": 1.0}), method=name)
+        bench.picture(f"{name}.png", Figure((1, 1)), f"picture of {name}")
+        results = finish(bench)
+    assert [row["method"] for row in results.rows] == ["b", "a"]
+    assert results.pictures == (Picture("b.png", "picture of b"), Picture("a.png", "picture of a"))
+    assert [table.title for table in results.tables] == ["Scores"]
+
+
+def test_every_piece_tells_what_made_it(harness, tmp_path, monkeypatch):
+    for k, name in enumerate(("one", "other")):
+        monkeypatch.setattr(harness, "commit", lambda name=name: name)
+        monkeypatch.setattr(harness, "versions", lambda k=k: {"torch": "2", "numpy": str(k)})
+        bench = harness.Benchmark(tmp_path, {})
+        # Asked when the run starts, not when it ends.
+        monkeypatch.setattr(harness, "commit", lambda: "later")
+        bench.add(Work({"score": 1.0}), method=name)
+        results = finish(bench)
+    assert results.commit == "one, other"
+    assert results.versions == {"torch": "2", "numpy": "0, 1"}
+    assert "later" not in (tmp_path / "results.json").read_text()
+
+
+def test_a_quick_run_says_so(harness, tmp_path):
+    assert finish(harness.Benchmark(tmp_path / "a", {"quick": True})).text.startswith("A quick run: everything")
+    assert finish(harness.Benchmark(tmp_path / "b", {"quick": False})).text == "How to read."
+
+
+def test_time_goes_on_after_an_interruption(harness, tmp_path, monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: float(next(ticks)))
+    bench = harness.Benchmark(tmp_path, {})
+    assert bench.seconds("a") is None
+    with pytest.raises(KeyboardInterrupt), bench.clock("a"):
+        raise KeyboardInterrupt
+    with harness.Benchmark(tmp_path, {}).clock("a"):
+        next(ticks)
+    assert bench.seconds("a") == 1 + 2
+
+
+def test_the_time_of_what_was_killed_is_not_known(harness, tmp_path):
+    bench = harness.Benchmark(tmp_path, {})
+    killed = bench.clock("a")
+    killed.__enter__()
+    assert bench.seconds("a") is None
+    with bench.clock("a"):
+        pass
+    assert bench.seconds("a") is None
