@@ -105,10 +105,30 @@ def test_the_excess_of_another_law_is_seen_and_paired():
     assert again == found
 
 
-def test_a_copy_of_the_reference_scores_below_the_floor():
-    generator = torch.Generator().manual_seed(0)
-    resampled = Resampled(normal, 50, 2)
-    assert resampled.excess(normal(50, generator)).distances[0] == 0
+def test_resamples_share_their_numbers_with_no_other_use_of_a_seed():
+    """Samples drawn from the generator of a small seed are no copy of a reference set, nor two seeds of one another."""
+    sets = [[] for _ in range(3)]
+    for seed, drawn in enumerate(sets):
+
+        def data(n, generator, drawn=drawn):
+            drawn.append(float(normal(n, generator)[0, 0]))
+            return normal(n, generator)
+
+        assert min(Resampled(data, 20, 5, seed=seed).floors) > 0
+    plain = {float(normal(1, torch.Generator().manual_seed(seed))[0, 0]) for seed in range(100)}
+    assert len({*sets[0], *sets[1], *sets[2], *plain}) == 3 * 10 + 100
+
+
+def test_a_set_that_copies_the_reference_scores_below_the_floor():
+    reference = []
+
+    def data(n, generator):
+        reference.append(normal(n, generator))
+        return reference[-1]
+
+    resampled = Resampled(data, 50, 2)
+    assert min(resampled.floors) > 0
+    assert resampled.excess(reference[0]).distances[0] == 0
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

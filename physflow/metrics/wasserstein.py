@@ -8,8 +8,10 @@ distance is a mean over directions :math:`\theta` of the distance of the project
 
 .. math:: SW_2^2(X, Y) = E_{\theta \sim U(S^{d - 1})}\; W_2^2(\theta \cdot X, \theta \cdot Y).
 
-Two sets drawn from one law are not at distance zero but at about :math:`n^{-1/d}`. A distance says something only above
-that floor: `Resampled` measures the two side by side.
+Two sets drawn from one law are not at distance zero but at about :math:`n^{-1/d}`, the floor. `Resampled` measures a
+distance beside it. The excess over the floor ranks samples; it is not their distance from the law: a distance well
+below the floor adds to it in the second order only, so that samples of a law at a third of the floor are hardly told
+from the data. More points lower the floor.
 
 References:
     G. Peyré, M. Cuturi, "Computational optimal transport", 2019, sections 2.3, 4.2 and 8.
@@ -23,11 +25,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 __all__ = ["Excess", "Resampled", "sinkhorn_wasserstein", "sliced_wasserstein", "wasserstein"]
+
+# Keeps the numbers of the resamples apart from those of any other use of a seed.
+_STREAM = 0x57
 
 
 def wasserstein(x: Tensor, y: Tensor) -> float:
@@ -108,7 +114,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 128, generator: t
 
 @dataclass(frozen=True)
 class Excess:
-    """A distance of samples from data over that of data from data, on the same resamples.
+    """A distance of samples from data, minus that of other data from the same data, in several resamples.
 
     Attributes:
         distances: The distance of the samples, one a resample.
@@ -125,12 +131,16 @@ class Excess:
 
     @property
     def mean(self) -> float:
-        """The mean excess: 0 for samples of the law itself, up to the error of the mean."""
+        """The mean excess: about 0 for samples of the law itself; negative by chance, or if they resemble the sets."""
         return float(self.values.mean())
 
     @property
     def standard_error(self) -> float:
-        """The standard error of the mean over the resamples."""
+        """The standard error of the mean over the resamples.
+
+        It is that of the sets of data. The chance of the samples themselves is in it only as far as each resample has
+        others: where there are many more samples than points in all resamples.
+        """
         return float(self.values.std() / len(self.distances) ** 0.5)
 
 
@@ -145,7 +155,7 @@ class Resampled:
         points: Points in each set.
         resamples: How often.
         distance: The distance of two sets.
-        seed: Seed of the resamples.
+        seed: Seed of the resamples, which share nothing with those of another seed.
 
     Raises:
         ValueError: If a set would be empty, or there are fewer than two resamples.
@@ -191,8 +201,9 @@ class Resampled:
         return Excess(tuple(distances), self.floors)
 
     def _generators(self) -> Iterator[torch.Generator]:
-        """One for each resample, which draws the reference set first."""
-        return (torch.Generator().manual_seed(self.seed + k) for k in range(self.resamples))
+        """One for each resample, which draws the reference set first; of no seed that a user would take for samples."""
+        seeds = np.random.SeedSequence([_STREAM, self.seed]).generate_state(self.resamples, np.uint64)
+        return (torch.Generator().manual_seed(int(seed) >> 1) for seed in seeds)
 
 
 def _pair(x: Tensor, y: Tensor, equal: bool = True) -> tuple[Tensor, Tensor]:
