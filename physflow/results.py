@@ -23,11 +23,13 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FORMAT", "Picture", "Quantity", "Results", "Table", "find_results", "number"]
+__all__ = ["FILE", "FORMAT", "Picture", "Quantity", "Results", "Table", "find_results", "number"]
 
 FORMAT = "physflow-results-1"
 """The format of the file: a reader refuses any other."""
-FILE, TABLES = "results.json", "table.md"
+FILE = "results.json"
+"""The name of the file."""
+TABLES = "table.md"
 
 Row = Mapping[str, Any]
 

@@ -732,6 +732,14 @@ def test_report_of_benchmarks(physflow_command, benchmarks):
     assert page.index("About couplings") < page.index("About rings")
 
 
+def test_report_of_benchmarks_names_what_it_leaves_out(physflow_command, benchmarks):
+    old = benchmarks / "old" / "results.json"
+    old.parent.mkdir()
+    old.write_text('{"rows": []}')
+    code, _, err = physflow_command("report", benchmarks)
+    assert (code, err) == (0, f"left out: {old} has another format; run its benchmark again\n")
+
+
 @pytest.mark.parametrize("given", ["rings", "rings/results.json"])
 def test_report_of_one_benchmark(physflow_command, benchmarks, given):
     report = benchmarks / "rings" / "report.html"

@@ -62,8 +62,8 @@ def row(n, d, turns):
 def main():
     """Time all sizes and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
+    parser.add_argument("--turns", type=int, default=7, help="how many batches of each size are timed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     row(64, 2, 1)
@@ -77,9 +77,9 @@ def main():
     results = Results(
         title="How fast minibatches are paired",
         text=__doc__.split("\n\n", 2)[2].strip(),
-        command="python benchmarks/speed/transport.py --out DIR",
+        command=f"python benchmarks/speed/transport.py --out DIR --turns {options.turns}",
         settings={"turns": options.turns},
-        seeds=tuple(range(options.turns)),
+        seeds=(0,),
         rows=tuple(rows),
         tables=(Table("Exact transport between normal batches", ("batch", "elements"), columns),),
         pictures=(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -237,7 +238,7 @@ def _report(options: Options) -> int:
         print(f"report: {experiment.write_report(folder)}")
         return 0
 
-    from physflow.results import FORMAT, find_results
+    from physflow.results import FILE, FORMAT, find_results
 
     single = folder.is_file() and folder.suffix == ".json"
     found = [folder] if single else find_results(folder)
@@ -246,6 +247,8 @@ def _report(options: Options) -> int:
             f"{folder} has no experiment.yaml, as the folder of an experiment has, and no results.json of a benchmark "
             f"({FORMAT}) in it or in a folder below; give the folder of `physflow run`, or that of a benchmark"
         )
+    for other in [] if single else sorted(set(folder.rglob(FILE)) - set(found)):
+        print(f"left out: {other} has another format; run its benchmark again", file=sys.stderr)
     out = Path(options["out"] or (folder.parent if single else folder) / "report.html")
     if out.suffix != ".html":
         raise ValueError(f"expected --out to end in .html, got {out.name!r}")
