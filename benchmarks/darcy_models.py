@@ -1,4 +1,4 @@
-"""The methods of the Darcy benchmark: their settings, how long a step of each takes, training and drawing.
+"""The methods of the Darcy benchmark: their settings, how long a step of each takes, and how samples are drawn.
 
 All pixel methods share one U-Net and one training; what differs is the latent. An encoder is named after its share of
 the flow's parameters. The reference has shares of 0.07, 1 and 16 in 34 million, and a large I-CFM of 65 million; ours
@@ -8,7 +8,7 @@ has 2.1 times the parameters of the small one.
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ from physflow.data import files
 from physflow.fitting import train_model, with_prior
 from physflow.generative import Conditioned
 from physflow.grid import Grid
-from physflow.model import Model, load
+from physflow.model import Model
 
-__all__ = ["KEYS", "Method", "count", "drawn", "methods", "parameters", "seconds_per_step", "trained"]
+__all__ = ["KEYS", "Method", "budget_of", "count", "drawn", "methods", "parameters", "seconds_per_step"]
 
 KEYS = (
     *("i-cfm", "i-cfm-large", "latent-0.2", "latent-3", "latent-45", "latent-map", "two-stage", "latent-2d", "v-rfm"),
@@ -150,6 +150,29 @@ def parameters(method: Method, resolution: int) -> tuple[int, int]:
     return count(make_network(method.model, method.training, {"permeability": 1, "pressure": 1}, grid))
 
 
+def budget_of(quick: bool, steps: int | None, seconds: float | None) -> dict[str, float]:
+    """What each method is trained for, by the options of the command line: a number of steps or a time.
+
+    Arguments:
+        quick: Whether this is the quick run, which has steps of its own.
+        steps: `--steps`, if given.
+        seconds: `--seconds`, if given.
+
+    Raises:
+        SystemExit: If they do not go together, or are below 1.
+    """
+    given = {name: value for name, value in (("steps", steps), ("seconds", seconds)) if value is not None}
+    if quick and given:
+        raise SystemExit(f"--quick has steps of its own: leave out --{' and --'.join(given)}")
+    if len(given) > 1:
+        raise SystemExit(f"expected --steps or --seconds, got both ({steps} and {seconds}): leave one out")
+    for name, value in given.items():
+        # A value that is not a number is below nothing.
+        if not 1 <= value < math.inf:
+            raise SystemExit(f"expected --{name} of at least 1, got {value}")
+    return {"steps": 20} if quick else given or {"seconds": 600.0}
+
+
 def seconds_per_step(
     every: Mapping[str, Method], data: Path, folder: Path, rounds: int, steps: tuple[int, int]
 ) -> dict[str, float]:
@@ -182,27 +205,6 @@ def seconds_per_step(
         return (more - less) / (many - few) if more > less else more / many
 
     return {key: of(key) for key in every}
-
-
-def trained(method: Method, data: Path, folder: Path, steps: int, seed: int) -> tuple[Model, float]:
-    """A model and the seconds of its training; one that is there is loaded, an interrupted one goes on.
-
-    Arguments:
-        method: The method.
-        data: The training pairs.
-        folder: The folder of the model.
-        steps: Steps of the training.
-        seed: Its seed.
-    """
-    clock = folder / "seconds.json"
-    if not (folder / "config.yaml").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        before, start = json.loads(clock.read_text()) if clock.exists() else 0.0, time.perf_counter()
-        try:
-            train_model(data, folder, **method.of(steps, seed), progress=True)
-        finally:
-            clock.write_text(json.dumps(before + time.perf_counter() - start))
-    return load(folder), json.loads(clock.read_text())
 
 
 def drawn(made: tuple[str, str, int], model: Model, data: Path, given: Path, samples: int, seed: int) -> xr.Dataset:

@@ -57,6 +57,51 @@ def test_settings_of_every_method_go_together(quick):
             assert arguments["model"].latent.pretraining_steps == 20
 
 
+@pytest.mark.parametrize(
+    ("quick", "steps", "seconds", "expected"),
+    [
+        (False, None, None, {"seconds": 600.0}),
+        (False, None, 1.0, {"seconds": 1.0}),
+        (False, 1, None, {"steps": 1}),
+        (True, None, None, {"steps": 20}),
+    ],
+)
+def test_a_budget_is_steps_or_seconds(quick, steps, seconds, expected):
+    assert models.budget_of(quick, steps, seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("quick", "steps", "seconds", "message"),
+    [
+        (False, 50, 60.0, r"expected --steps or --seconds, got both \(50 and 60.0\): leave one out"),
+        (False, 0, None, "expected --steps of at least 1, got 0"),
+        (False, None, 0.5, "expected --seconds of at least 1, got 0.5"),
+        (False, None, math.nan, "expected --seconds of at least 1, got nan"),
+        (True, 50, None, "--quick has steps of its own: leave out --steps"),
+        (True, 50, 60.0, "--quick has steps of its own: leave out --steps and --seconds"),
+    ],
+)
+def test_budgets_that_do_not_go_together_are_refused(quick, steps, seconds, message):
+    with pytest.raises(SystemExit, match=f"^{message}$"):
+        models.budget_of(quick, steps, seconds)
+
+
+def test_no_heading_comes_twice_in_a_table():
+    for table in scores.tables(["pidm-64", "cocogen-16"]):
+        heads, _ = table.lines([])
+        assert len(set(heads)) == len(heads)
+
+
+def test_a_training_counts_once_however_many_sets_of_samples_it_has():
+    method = {"law": "pidm-64", "method": "I-CFM"}
+    cost = {"parameters": 1000, "encoder_parameters": 0, "steps": 30, "seconds_per_step": 0.5}
+    rows = [{"part": "training", **method, "seed": i, **cost, "seconds": [10.0, 20.0][i]} for i in range(2)]
+    rows += [{"part": "samples", **method, "seed": 0, "draw": "none", "solver": s, "seconds": 9.0} for s in "abc"]
+    found = {table.title: table.lines(rows)[1] for table in scores.tables(["pidm-64"])}
+    assert found["pidm-64: cost"] == [["I-CFM", "1,000", "0", "30", "15.0 ± 7.1 s", "0.500 s"]]
+    assert len(found["pidm-64: physics of the samples"]) == 3
+
+
 def test_w1_is_the_shift_and_agrees_with_scipy(generator):
     x = torch.randn(50, 3, generator=generator, dtype=torch.float64)
     y = x[torch.randperm(50, generator=generator)]
