@@ -10,6 +10,9 @@ for n samples :math:`y_j` in d dimensions and the bandwidth h. There are two dir
 
 The estimate is blurred by h, so that even samples of the law itself stay below its own mean log-density: compare values
 of the same bandwidth and the same number of samples only, and take other data in place of samples as the mark to hit.
+A value of the first direction may lie a little above the mark: samples narrower than the law by about h make up for the
+blur. Samples :math:`N(0, s^2)` have the estimate :math:`N(0, s^2 + h^2)`, under which data :math:`N(0, 1)` are most
+likely at :math:`s^2 = 1 - h^2`, not at 1. Far below the mark, a part of the data is missed.
 
 References:
     E. Parzen, "On estimation of a probability density function and mode", Annals of Mathematical Statistics 33, 1962.
