@@ -22,14 +22,15 @@ uniform on [0, 2.5]). The methods, by their names for --methods, are
 * `regression`, told K: p directly from K by the same perceptron. These two are given permeabilities of the law: their
   log K is data, but for what their POD leaves out.
 
-All pixel methods have the same training: batches of 32, cosine schedule, averaged weights, and a learning rate of 6e-3
-that was chosen on I-CFM alone: after 300 steps at 32 x 32 (100 samples, 20 steps of Euler's method) its residual was
-216 at 3e-3, 77 at 6e-3 and 53 at 1.2e-2, this with a larger error of p (14.8, 14.2 and 16.4 %), and training diverged
-at 2.4e-2. Each method is trained for the same time by its own measured time of a step, which includes that of the VAE;
-`--steps` gives all the same number. Seeds share the training pairs. Where z comes from encodings of training pairs, as
-published, it is drawn from N(0, I), a mixture and a flow fitted to the encodings as well, from the one trained model.
-Samples are integrated by 20 steps of Heun's method, preferred because it keeps more of the spread of log K, in each
-method's own way also by 20 of Euler's, with about half the evaluations.
+All pixel methods have the same training: batches of 32, cosine schedule, averaged weights, and a learning rate of
+6e-3 that was chosen on I-CFM alone: after 300 steps at 32 x 32 (100 samples, 20 steps of Euler's method) its residual
+was 216 at 3e-3, 77 at 6e-3 and 53 at 1.2e-2, this with a larger error of p (14.8, 14.2 and 16.4 %), and training
+diverged at 2.4e-2. Each method is trained for the same time: its steps are those of I-CFM over the ratio of the times
+of a step, timed in turns (with two stages, that of the VAE included); `--steps` gives all the same number. Seeds
+share the training pairs. Where z comes from encodings of training pairs, as published, it is drawn from N(0, I), a
+mixture and a flow fitted to the encodings as well, from the one trained model. Samples are integrated by 20 steps of
+Heun's method, preferred because it keeps more of the spread of log K, in each method's own way also by 20 of Euler's,
+with about half the evaluations.
 
 How to read it. The residual (`residual_mse`) measures the noise of single points: on 32 x 32 points, 0.3 % of white
 noise on p cost as much as p = 0. The error of p (`solution_error`), against the solution for the sample's own K, is
@@ -52,7 +53,7 @@ import matplotlib
 import numpy as np
 import torch
 import xarray as xr
-from darcy_models import KEYS, Method, budget_of, count, drawn, methods, seconds_per_step
+from darcy_models import KEYS, Method, budget_of, count, drawn, methods, step_times
 from darcy_scores import DATA, FLOORS, PUBLISHED, SHUFFLED, ZERO, Judge, log_spectrum, tables
 from harness import Benchmark, options_of
 from matplotlib.figure import Figure
@@ -138,7 +139,7 @@ class Case:
                 train_model(self.data, folder, **method.of(steps, seed), progress=True)
         return load(folder)
 
-    def cost(self, key: str, method: Method, steps: int, seed: int, seconds_per_step: float | None) -> dict[str, Any]:
+    def cost(self, key: str, method: Method, steps: int, seed: int, over_reference: float | None) -> dict[str, Any]:
         """Train a method: its parameters, and the time that this took beside that of a step measured before."""
         flow, encoder = count(self.model(key, method, steps, seed).network)
         return {
@@ -146,7 +147,7 @@ class Case:
             "encoder_parameters": encoder,
             "steps": steps,
             "seconds": self.bench.seconds(f"{self.law}-{key}-{seed}"),
-            "seconds_per_step": seconds_per_step,
+            "step_over_i_cfm": over_reference,
         }
 
     def rows(self, key: str, method: Method, steps: int, seed: int) -> list[dict[str, Any]]:
@@ -298,6 +299,30 @@ def pictures(case: Case, every: Mapping[str, Method], anchors: list[dict[str, An
         bench.picture(f"traversal-{law}-{('permeability', 'pressure')[channel]}.png", figure, text)
 
 
+def steps_of(
+    bench: Benchmark, chosen: Mapping[str, Method], reference: Method, data: Path
+) -> tuple[dict[str, int], dict[str, float]]:
+    """The steps of each method, and where they follow from a time, that of its step over that of the reference."""
+    settings = bench.settings
+    if "seconds" not in settings:
+        return dict.fromkeys(chosen, settings["steps"]), {}
+
+    def timed(method: Method) -> dict[str, float]:
+        with files.open(data) as ds:
+            # A set of one batch of any method: fitting a transform to more only takes time.
+            part = files.write(ds.isel(sample=slice(600)), bench.work / "timed.nc", overwrite=True)
+        seconds, ratio = step_times(method, reference, part, bench.work / "timing", 5, (4, 24))
+        return {"seconds_of_a_step": seconds, "ratio": 1.0 if method is reference else ratio}
+
+    def measured(key: str, method: Method) -> dict[str, float]:
+        return bench.add(lambda: timed(method), part="timing", key=key)[0]
+
+    own = measured("i-cfm", reference)
+    ratios = {"i-cfm": 1.0} | {key: measured(key, one)["ratio"] for key, one in chosen.items() if one is not reference}
+    steps = settings["seconds"] / own["seconds_of_a_step"]
+    return {key: max(1, int(steps / ratios[key])) for key in chosen}, ratios
+
+
 def main() -> None:
     """Time, train, draw, score and draw the figures."""
     options = options_of(
@@ -317,23 +342,8 @@ def main() -> None:
     sizes = {"resolution": options.resolution, "pairs": pairs, "samples": samples}
     bench = Benchmark(options.out, {**sizes, **budget, "methods": models, "quick": quick})
     cases = [Case(bench, law) for law in ((options.law,) if options.law else LAWS)]
-    measured: dict[str, float | None] = dict.fromkeys(KEYS)
-    if not options.steps:
-        rounds = (1, (1, 3)) if quick else (5, (4, 24))
-
-        def timed() -> list[dict[str, Any]]:
-            with files.open(cases[0].data) as ds:
-                # A set of one batch of any method: fitting a transform to more only takes time.
-                part = files.write(ds.isel(sample=slice(600)), bench.work / "timed.nc", overwrite=True)
-            each = seconds_per_step(every, part, bench.work / "timing", *rounds)
-            return [{"key": key, "seconds_of_a_step": value} for key, value in each.items()]
-
-        measured = {row["key"]: row["seconds_of_a_step"] for row in bench.add(timed, part="timing")}
-    steps = {
-        key: int(budget["steps"] if one is None or quick else max(1, budget["seconds"] / one))
-        for key, one in measured.items()
-    }
     chosen = {key: every[key] for key in KEYS if key in options.methods}
+    steps, ratios = steps_of(bench, chosen, every["i-cfm"], cases[0].data)
     for case in cases:
         own: dict[str, Any] = {"law": case.law}
         anchors = [
@@ -345,7 +355,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 piece = {**own, "method": method.name, "seed": seed}
                 training = (key, method, steps[key], seed)
-                bench.add(functools.partial(case.cost, *training, measured[key]), part="training", **piece)
+                bench.add(functools.partial(case.cost, *training, ratios.get(key)), part="training", **piece)
                 bench.add(functools.partial(case.rows, *training), part="samples", **piece)
         pictures(case, every, anchors)
     bench.add(lambda: PUBLISHED, part="published")

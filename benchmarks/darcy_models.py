@@ -11,7 +11,6 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from physflow.generative import Conditioned
 from physflow.grid import Grid
 from physflow.model import Model
 
-__all__ = ["KEYS", "Method", "budget_of", "count", "drawn", "methods", "parameters", "seconds_per_step"]
+__all__ = ["KEYS", "Method", "budget_of", "count", "drawn", "methods", "parameters", "step_times"]
 
 KEYS = (
     *("i-cfm", "i-cfm-large", "latent-0.2", "latent-3", "latent-45", "latent-map", "two-stage", "latent-2d", "v-rfm"),
@@ -173,38 +172,38 @@ def budget_of(quick: bool, steps: int | None, seconds: float | None) -> dict[str
     return {"steps": 20} if quick else given or {"seconds": 600.0}
 
 
-def seconds_per_step(
-    every: Mapping[str, Method], data: Path, folder: Path, rounds: int, steps: tuple[int, int]
-) -> dict[str, float]:
-    """The time of a step of each method, without what a training does once.
+def step_times(
+    method: Method, reference: Method, data: Path, folder: Path, rounds: int, steps: tuple[int, int]
+) -> tuple[float, float]:
+    """The time of a step of a method, without what a training does once, and its ratio to that of another.
 
-    A round trains all methods in turns, each for the fewer and for the more steps; a step takes the difference of the
-    medians over the rounds, by the difference of the steps.
+    A round trains both in turns, each for the fewer and for the more steps, and gives the times of the steps between;
+    the results are medians over the rounds. A ratio of the same minute is steadier than a time.
 
     Arguments:
-        every: The methods.
+        method: The method.
+        reference: The other method.
         data: Pairs, more than a batch.
         folder: For the trainings, which are not kept.
         rounds: How many rounds.
         steps: The fewer and the more steps.
     """
-    taken: dict[tuple[str, int], list[float]] = {}
-    # The first training of a process is slower than all others.
-    train_model(data, folder, **next(iter(every.values())).of(min(steps)), overwrite=True)
-    for _ in range(rounds):
-        for key, method in every.items():
-            for n in steps:
-                start = time.perf_counter()
-                train_model(data, folder, **method.of(n), overwrite=True)
-                taken.setdefault((key, n), []).append(time.perf_counter() - start)
     few, many = steps
 
-    def of(key: str) -> float:
-        less, more = (statistics.median(taken[key, n]) for n in steps)
+    def seconds(one: Method, n: int) -> float:
+        start = time.perf_counter()
+        train_model(data, folder, **one.of(n), overwrite=True)
+        return time.perf_counter() - start
+
+    def step(one: Method) -> float:
+        less, more = (seconds(one, n) for n in steps)
         # On a machine busy with other things the shorter training can take longer: then an upper bound.
         return (more - less) / (many - few) if more > less else more / many
 
-    return {key: of(key) for key in every}
+    # The first training of a process is slower than all others.
+    seconds(reference, few)
+    pairs = [(step(method), step(reference)) for _ in range(rounds)]
+    return statistics.median(own for own, _ in pairs), statistics.median(own / other for own, other in pairs)
 
 
 def drawn(made: tuple[str, str, int], model: Model, data: Path, given: Path, samples: int, seed: int) -> xr.Dataset:

@@ -114,7 +114,7 @@ COST = (
     Quantity("encoder_parameters", "parameters of the encoder"),
     Quantity("steps", "steps"),
     Quantity("seconds", "training", "s"),
-    Quantity("seconds_per_step", "one step", "s"),
+    Quantity("step_over_i_cfm", "time of a step over I-CFM's"),
 )
 COST_NOTE = (
     "Not counted: the decoder of a VAE, the bases of POD, the laws of z fitted afterwards. Training: all of it, with "

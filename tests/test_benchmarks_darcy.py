@@ -86,6 +86,21 @@ def test_budgets_that_do_not_go_together_are_refused(quick, steps, seconds, mess
         models.budget_of(quick, steps, seconds)
 
 
+def test_the_time_of_a_step_is_without_what_comes_once_and_its_ratio_of_the_same_minute(monkeypatch):
+    every, clock, slow = models.methods(32, quick=True), [0.0], iter([1.0] * 3 + [5.0] * 4 + [1.0] * 4)
+    costs = {every["i-cfm"].model: 2.0, every["latent-3"].model: 3.0}
+
+    def train(data, folder, model, training, sampling, overwrite):
+        # A third of the time the machine is five times as slow.
+        clock[0] += next(slow, 1.0) * (100.0 + costs[model] * training.steps)
+
+    monkeypatch.setattr(models, "train_model", train)
+    monkeypatch.setattr(models.time, "perf_counter", lambda: clock[0])
+    seconds, ratio = models.step_times(every["latent-3"], every["i-cfm"], Path(), Path(), 5, (4, 24))
+    assert seconds == pytest.approx(3.0)
+    assert ratio == pytest.approx(1.5)
+
+
 def test_no_heading_comes_twice_in_a_table():
     for table in scores.tables(["pidm-64", "cocogen-16"]):
         heads, _ = table.lines([])
@@ -94,11 +109,11 @@ def test_no_heading_comes_twice_in_a_table():
 
 def test_a_training_counts_once_however_many_sets_of_samples_it_has():
     method = {"law": "pidm-64", "method": "I-CFM"}
-    cost = {"parameters": 1000, "encoder_parameters": 0, "steps": 30, "seconds_per_step": 0.5}
+    cost = {"parameters": 1000, "encoder_parameters": 0, "steps": 30, "step_over_i_cfm": 1.5}
     rows = [{"part": "training", **method, "seed": i, **cost, "seconds": [10.0, 20.0][i]} for i in range(2)]
     rows += [{"part": "samples", **method, "seed": 0, "draw": "none", "solver": s, "seconds": 9.0} for s in "abc"]
     found = {table.title: table.lines(rows)[1] for table in scores.tables(["pidm-64"])}
-    assert found["pidm-64: cost"] == [["I-CFM", "1,000", "0", "30", "15.0 ± 7.1 s", "0.500 s"]]
+    assert found["pidm-64: cost"] == [["I-CFM", "1,000", "0", "30", "15.0 ± 7.1 s", "1.50"]]
     assert len(found["pidm-64: physics of the samples"]) == 3
 
 
