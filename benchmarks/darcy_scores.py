@@ -118,7 +118,7 @@ COST = (
 )
 COST_NOTE = (
     "Not counted: the decoder of a VAE, the bases of POD, the laws of z fitted afterwards. Training: all of it, with "
-    "fits and validation. One step: measured before all trainings, the methods in turns, that of a VAE included."
+    "fits and validation. Step: each timed in turns with I-CFM before its training, that of a VAE included."
 )
 
 
