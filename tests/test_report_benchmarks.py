@@ -245,3 +245,12 @@ def test_the_text_has_lists(tmp_path):
         "And",
         "The end * is here.",
     ]
+
+
+def test_names_in_the_text_are_set_as_code(tmp_path):
+    save(tmp_path, text="The names `a<b>` and `c` are code; a lone one is not.\n\nIt's `open.\n\n* item `d`")
+    source = write_benchmarks(tmp_path / "page.html", [tmp_path]).read_text()
+    assert source.startswith("<!doctype html>")
+    assert "<p>The names <code>a&lt;b&gt;</code> and <code>c</code> are code; a lone one is not.</p>" in source
+    assert "<p>It&#39;s `open.</p>" in source
+    assert "<li>item <code>d</code></li>" in source
