@@ -32,7 +32,8 @@ from physflow.data.darcy import FIELDS
 from physflow.data.karhunen_loeve import UNIFORM_RANGE, KarhunenLoeve
 from physflow.fields import SAMPLE, to_tensor
 from physflow.judgement import judgeable
-from physflow.metrics import nearest_ratio, radial_spectrum, sliced_wasserstein
+from physflow.metrics import coefficients_distance as distance_in_modes
+from physflow.metrics import log_spectrum, nearest_ratio, sliced_wasserstein, spectrum_distance, w1
 from physflow.pde import from_dataset
 from physflow.results import Quantity, Table
 
@@ -122,38 +123,6 @@ COST_NOTE = (
 )
 
 
-def w1(x: Tensor, y: Tensor) -> Tensor:
-    r""":math:`W_1` of two sets of as many numbers, of each coordinate apart: the mean distance of sorted values.
-
-    Arguments:
-        x: Numbers, shape (n, ...).
-        y: As many, same shape.
-
-    Returns:
-        The distances, shape (...).
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
-    if x.shape != y.shape:
-        raise ValueError(f"expected two sets of one shape, got {tuple(x.shape)} and {tuple(y.shape)}: take as many")
-    return (x.double().sort(0).values - y.double().sort(0).values).abs().mean(0)
-
-
-def log_spectrum(fields: Tensor, spacing: float) -> tuple[Tensor, Tensor]:
-    """Wavenumbers of the whole shells, and the logarithm of the median power of fields (n, nx, ny) in each."""
-    wavenumber, power = radial_spectrum(fields, spacing)
-    # The shell of the shortest wave along an axis, and all beyond it, lie partly outside the grid's wavenumbers.
-    whole = wavenumber < (1 - 1e-6) * math.pi / spacing
-    # A mean would be that of a few samples.
-    return wavenumber[whole], power.median(0).values[whole].log()
-
-
-def spectrum_distance(x: Tensor, y: Tensor, spacing: float) -> float:
-    """The root mean square, over the shells, of the difference of the log spectra; see the module's docstring."""
-    return float((log_spectrum(x, spacing)[1] - log_spectrum(y, spacing)[1]).square().mean().sqrt())
-
-
 def coefficients_distance(x: Tensor, y: Tensor, field: KarhunenLoeve) -> float:
     r"""The mean over the modes of :math:`W_1` of the coefficient, in its standard deviations.
 
@@ -165,7 +134,7 @@ def coefficients_distance(x: Tensor, y: Tensor, field: KarhunenLoeve) -> float:
     low, high = UNIFORM_RANGE
     std = (high - low) / math.sqrt(12) if field.coefficients == "uniform" else 1.0
     modes = torch.from_numpy(field.eigenvectors / (std * np.sqrt(field.eigenvalues)))
-    return float(w1(x.flatten(1).double() @ modes, y.flatten(1).double() @ modes).mean())
+    return distance_in_modes(x, y, modes)
 
 
 def quartiles(name: str, values: xr.DataArray) -> dict[str, float]:

@@ -21,17 +21,15 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-__all__ = ["parzen_bandwidth", "parzen_log_density"]
+from physflow.metrics.points import distances
 
-# Distances held at a time.
-_ENTRIES = 2**22
+__all__ = ["parzen_bandwidth", "parzen_log_density"]
 
 
 def parzen_log_density(points: Tensor, samples: Tensor, bandwidth: float | None = None) -> float:
@@ -92,7 +90,7 @@ def parzen_bandwidth(points: Tensor) -> float:
     if len(x) < 2:
         raise ValueError(f"a bandwidth is chosen from two points at least, got {len(x)}; give bandwidth=")
     d = x.shape[1]
-    nearest = torch.cat([distances.square().amin(1) for distances in _distances(x, x, leave_one_out=True)])
+    nearest = torch.cat([part.square().amin(1) for part in distances(x, x, leave_one_out=True)])
     low = (nearest.mean().item() / d) ** 0.5
     if low == 0:
         raise ValueError("every point has a copy among the others, which admits no best bandwidth; give bandwidth=")
@@ -112,19 +110,8 @@ def _log_density(x: Tensor, y: Tensor, h: float, leave_one_out: bool = False) ->
     """The log-density of each x, shape (m,); with `leave_one_out` x and y are one set, and no point counts itself."""
     n, d = y.shape
     constant = math.log(n - leave_one_out) + d * math.log(h) + 0.5 * d * math.log(2 * math.pi)
-    exponents = (distances.div_(h).square_().mul_(-0.5) for distances in _distances(x, y, leave_one_out))
+    exponents = (part.div_(h).square_().mul_(-0.5) for part in distances(x, y, leave_one_out))
     return torch.cat([part.logsumexp(1) for part in exponents]) - constant
-
-
-def _distances(x: Tensor, y: Tensor, leave_one_out: bool) -> Iterator[Tensor]:
-    """The distances of all x to all y, in blocks of rows; those of a point to itself infinite if it is left out."""
-    rows = max(1, _ENTRIES // len(y))
-    for start in range(0, len(x), rows):
-        # Differences rather than scalar products: points far from the origin lose no digits.
-        part = torch.cdist(x[start : start + rows], y, compute_mode="donot_use_mm_for_euclid_dist")
-        if leave_one_out:
-            part.diagonal(start).fill_(math.inf)
-        yield part
 
 
 def _matrix(name: str, values: Tensor) -> Tensor:

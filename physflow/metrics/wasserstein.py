@@ -30,6 +30,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from physflow.metrics.points import pair
+
 __all__ = ["Excess", "Resampled", "sinkhorn_wasserstein", "sliced_wasserstein", "wasserstein"]
 
 # Keeps the numbers of the resamples apart from those of any other use of a seed.
@@ -49,7 +51,7 @@ def wasserstein(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: If a set is empty or not finite, or their shapes differ.
     """
-    x, y = _pair(x, y)
+    x, y = pair(x, y)
     if x.shape[1] == 1:
         # On a line the order of the points is the plan; the general method is at its slowest there.
         return float((x.sort(0).values - y.sort(0).values).square().mean().sqrt())
@@ -75,7 +77,7 @@ def sinkhorn_wasserstein(x: Tensor, y: Tensor, blur: float = 0.05) -> float:
     """
     if not blur > 0:
         raise ValueError(f"blur must be positive, got {blur!r}; for no blur use wasserstein")
-    x, y = _pair(x, y, equal=False)
+    x, y = pair(x, y, equal=False)
     try:
         from geomloss import SamplesLoss
     except ImportError as error:
@@ -105,7 +107,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 128, generator: t
     """
     if directions < 1:
         raise ValueError(f"expected at least one direction, got directions={directions}")
-    x, y = _pair(x, y)
+    x, y = pair(x, y)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     theta = torch.randn(x.shape[1], directions, dtype=x.dtype, generator=generator)
     theta /= theta.norm(dim=0)
@@ -204,17 +206,3 @@ class Resampled:
         """One for each resample, which draws the reference set first; of no seed that a user would take for samples."""
         seeds = np.random.SeedSequence([_STREAM, self.seed]).generate_state(self.resamples, np.uint64)
         return (torch.Generator().manual_seed(int(seed) >> 1) for seed in seeds)
-
-
-def _pair(x: Tensor, y: Tensor, equal: bool = True) -> tuple[Tensor, Tensor]:
-    """Two sets of points as float64 matrices on the CPU."""
-    if x.shape[1:] != y.shape[1:] or x.ndim < 1 or (equal and len(x) != len(y)):
-        same = "of one shape" if equal else "of one dimension"
-        raise ValueError(f"expected two sets of points {same}, got {tuple(x.shape)} and {tuple(y.shape)}")
-    if not len(x) or not len(y):
-        raise ValueError(f"expected points in both sets, got {len(x)} and {len(y)}")
-    x, y = (points.detach().reshape(len(points), -1).double().cpu() for points in (x, y))
-    for name, points in (("x", x), ("y", y)):
-        if not points.isfinite().all():
-            raise ValueError(f"{name} holds values that are NaN or infinite: leave those samples out and say how many")
-    return x, y
