@@ -55,7 +55,7 @@ def test_of_one_sample_it_is_a_normal_law():
 def test_blocks_do_not_change_it(monkeypatch):
     x, y = noise(31, 3), noise(17, 3, seed=1)
     whole = parzen_log_density(x, y, 0.4), parzen_bandwidth(x)
-    monkeypatch.setattr("physflow.metrics.parzen._ENTRIES", 50)
+    monkeypatch.setattr("physflow.metrics.points._ENTRIES", 50)
     assert (parzen_log_density(x, y, 0.4), parzen_bandwidth(x)) == pytest.approx(whole, rel=1e-12)
 
 
