@@ -37,6 +37,9 @@ from physflow.inference.posterior import Annealed, Gaussian, State
 
 __all__ = ["Hamiltonian", "Kernel", "PreconditionedCrankNicolson", "Tuned"]
 
+_LEAST = 0.2
+"""The shortest step of a trajectory, over the longest."""
+
 
 class Kernel(ABC):
     """One move of all chains at once, each by itself.
@@ -108,7 +111,10 @@ class PreconditionedCrankNicolson(Kernel):
 
 @dataclass(frozen=True)
 class Hamiltonian(Kernel):
-    """Trajectories by the gradient: an evaluation and an adjoint solve for each leap.
+    r"""Trajectories by the gradient: an evaluation and an adjoint solve for each leap.
+
+    The step of each chain and move is drawn anew, between a fifth of :math:`\epsilon` and all of it: where the law is
+    narrower than elsewhere a chain would otherwise stay for ever.
 
     Arguments:
         leaps: The most leaps l of a move. Each move takes between one and l of them, the same number for all chains,
@@ -134,13 +140,15 @@ class Hamiltonian(Kernel):
         w = reference.whitened(state.z)
         v = torch.randn(w.shape, dtype=torch.float64, generator=generator)
         leaps = int(torch.randint(1, self.leaps + 1, (), generator=generator))
+        share = torch.rand(len(w), 1, dtype=torch.float64, generator=generator)
+        steps = step * (_LEAST + (1 - _LEAST) * share)
         energy = law.energy(state) + 0.5 * v.square().sum(1)
-        moved, cos, sin = state, math.cos(step), math.sin(step)
+        moved, cos, sin = state, steps.cos(), steps.sin()
         for _ in range(leaps):
-            v = v - 0.5 * step * (law.slope(moved) @ reference.factor - w)
+            v = v - 0.5 * steps * (law.slope(moved) @ reference.factor - w)
             w, v = cos * w + sin * v, cos * v - sin * w
             moved = law.state(reference.coordinates(w), self.gradient)
-            v = v - 0.5 * step * (law.slope(moved) @ reference.factor - w)
+            v = v - 0.5 * steps * (law.slope(moved) @ reference.factor - w)
         return moved, energy - law.energy(moved) - 0.5 * v.square().sum(1)
 
 

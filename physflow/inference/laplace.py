@@ -45,10 +45,9 @@ def laplace(posterior: Posterior, start: Tensor | None = None, steps: int = 30, 
     value = _objective(posterior, z)
     if not value < torch.inf:
         raise ValueError("the forward map is not finite at the start of the descent: start elsewhere")
-    predicted, rows = posterior.jacobian(z)
+    r, J = posterior.linearised(z)
     for _ in range(steps):
-        J = rows / posterior.noise_std[:, None]
-        slope = J.T @ ((posterior.values - predicted) / posterior.noise_std) - z
+        slope = J.T @ r - z
         hessian = J.T @ J + identity
         expected = 0.5 * float(slope @ torch.linalg.solve(hessian, slope))
         if expected < tolerance:
@@ -62,8 +61,7 @@ def laplace(posterior: Posterior, start: Tensor | None = None, steps: int = 30, 
         else:
             break
         z, value, damping = trial, found, damping / 4
-        predicted, rows = posterior.jacobian(z)
-    J = rows / posterior.noise_std[:, None]
+        r, J = posterior.linearised(z)
     # The inverse of the triangular factor of the inverse: L L^T = (J^T J + I)^-1.
     triangle = torch.linalg.cholesky(J.T @ J + identity)
     factor = torch.linalg.solve_triangular(triangle, identity, upper=False).T

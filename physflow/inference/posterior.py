@@ -18,11 +18,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from physflow.inference.observations import Observations
 
 __all__ = ["Annealed", "Gaussian", "Posterior", "State"]
 
@@ -90,58 +91,31 @@ class Posterior:
     """The law of coordinates given observations, with a count of what it took.
 
     Arguments:
-        forward: The map H: coordinates (batch, d), float64, to what the sensors would read, (batch, m). Once
-            differentiable, each item by itself. An item without a solution is NaN: it gets probability 0.
-        values: The observations y, shape (m,).
-        noise_std: The standard deviation of their noise, a number or of shape (m,), in their unit.
+        observations: The observations in the space of the coordinates: their operator is the map H, from coordinates
+            (batch, d), float64, to what the sensors would read, (batch, m). Once differentiable, each item by itself.
+            An item without a solution is NaN: it gets probability 0.
         dimension: The number d of coordinates.
         block: How many items are evaluated together.
 
     Attributes:
         forwards: Evaluations of H so far, each counted for its own item.
         adjoints: Vector-Jacobian products of H so far. With an adjoint solve each costs about one evaluation.
-
-    Raises:
-        ValueError: If there are no observations, or they or their noise are not finite, or the noise is not positive.
     """
 
-    def __init__(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        values: Tensor,
-        noise_std: float | Tensor,
-        dimension: int,
-        block: int = 1024,
-    ) -> None:
-        self.values = values.double()
-        if self.values.ndim != 1 or not len(self.values):
-            raise ValueError(f"expected observations of shape (m,) with m at least 1, got {tuple(values.shape)}")
-        self.noise_std = torch.as_tensor(noise_std, dtype=torch.float64).expand_as(self.values)
-        if not self.values.isfinite().all():
-            raise ValueError("expected finite observations, some are NaN or infinite: leave those sensors out")
-        if not (self.noise_std.isfinite() & (self.noise_std > 0)).all():
-            raise ValueError(
-                f"expected a positive noise_std for each observation, the smallest is {float(self.noise_std.min()):g}; "
-                "values without any error are a constraint, not an observation"
-            )
-        self.forward, self.dimension, self.block = forward, dimension, block
+    def __init__(self, observations: Observations, dimension: int, block: int = 1024) -> None:
+        self.observations, self.dimension, self.block = observations, dimension, block
         self.forwards = self.adjoints = 0
 
     @torch.no_grad()
-    def predictions(self, z: Tensor) -> Tensor:
-        """What the sensors would read, H(z), shape (batch, m).
+    def potential(self, z: Tensor) -> Tensor:
+        r"""The potential :math:`\Phi(z)`, shape (batch,); infinite where H is not finite.
 
         Raises:
-            ValueError: If the coordinates or the forward map have another shape.
+            ValueError: If the coordinates or what H returns have another shape.
         """
         self._check(z)
         self.forwards += len(z)
-        pieces = [self._forward(piece) for piece in z.split(self.block)]
-        return torch.cat(pieces) if pieces else self.values.new_empty(0, len(self.values))
-
-    def potential(self, z: Tensor) -> Tensor:
-        r"""The potential :math:`\Phi(z)`, shape (batch,); infinite where H is not finite."""
-        return self._misfit(self.predictions(z))
+        return torch.cat([z.new_empty(0), *(self._potential(piece) for piece in z.split(self.block) if len(piece))])
 
     def potential_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         r"""The potential :math:`\Phi(z)`, shape (batch,), and its gradient, (batch, d), 0 where it is infinite."""
@@ -152,7 +126,7 @@ class Posterior:
         for piece in z.split(self.block) if len(z) else ():
             with torch.enable_grad():
                 leaf = piece.detach().requires_grad_()
-                misfit = self._misfit(self._forward(leaf))
+                misfit = self._potential(leaf)
                 finite = misfit.isfinite()
                 # The sum of the finite ones: an infinite one has no gradient to spread.
                 (gradient,) = torch.autograd.grad(misfit[finite].sum(), leaf)
@@ -160,34 +134,31 @@ class Posterior:
             gradients.append(torch.where(finite[:, None] & gradient.isfinite(), gradient, 0.0))
         return torch.cat(potentials), torch.cat(gradients)
 
-    def jacobian(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """H(z), shape (m,), and its derivative, (m, d), at one point of shape (d,): m vector-Jacobian products."""
-        m = len(self.values)
+    def linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The residual :math:`r = (y - H(z)) / \sigma` at one point, and the Jacobian of H in units of the noise.
+
+        Arguments:
+            z: The point, shape (d,).
+
+        Returns:
+            r of shape (m,) and :math:`J = \sigma^{-1} H'(z)` of shape (m, d), by m vector-Jacobian products.
+        """
+        m = self.observations.size
         self._check(z[None])
         self.forwards += m
         self.adjoints += m
-        values, rows = [], []
-        for rows_of in torch.eye(m, dtype=torch.float64).split(self.block):
+        rows = []
+        for cotangents in torch.eye(m, dtype=torch.float64).split(self.block):
             with torch.enable_grad():
-                leaf = z.detach().expand(len(rows_of), -1).clone().requires_grad_()
-                predicted = self._forward(leaf)
-                (row,) = torch.autograd.grad(predicted, leaf, rows_of)
-            values.append(predicted.detach()[:1])
+                leaf = z.detach().expand(len(cotangents), -1).clone().requires_grad_()
+                residual = self.observations.residual(leaf)
+                (row,) = torch.autograd.grad(residual, leaf, -cotangents)
             rows.append(row)
-        return values[0][0], torch.cat(rows)
+        return residual.detach()[0], torch.cat(rows)
 
-    def _forward(self, z: Tensor) -> Tensor:
-        predicted = self.forward(z)
-        if predicted.shape != (len(z), len(self.values)):
-            raise ValueError(
-                f"expected the forward map to return {(len(z), len(self.values))}, one value for each observation, "
-                f"got {tuple(predicted.shape)}"
-            )
-        return predicted.double()
-
-    def _misfit(self, predicted: Tensor) -> Tensor:
-        misfit = 0.5 * ((self.values - predicted) / self.noise_std).square().sum(1)
-        return torch.where(misfit.isfinite(), misfit, torch.inf)
+    def _potential(self, z: Tensor) -> Tensor:
+        potential = self.observations.potential(z)
+        return torch.where(potential.isfinite(), potential, torch.inf)
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or z.shape[1] != self.dimension or z.dtype != torch.float64:
