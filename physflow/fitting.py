@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from physflow.assembly import make_network, make_objective, make_transform, sizes_of
+from physflow.assembly import make_network, make_objective, make_physics, make_transform, sizes_of
 from physflow.config import (
     DataConfig,
     ModelConfig,
@@ -36,11 +36,12 @@ from physflow.generative import (
     BatchSource,
     BatchStream,
     Conditioned,
+    Objective,
     TensorBatches,
     train,
 )
 from physflow.model import Model
-from physflow.pde import Symmetry, check_device, from_dataset, identity
+from physflow.pde import Equation, Symmetry, check_device, from_dataset, identity
 from physflow.stages import STAGES, Stages, identity_of
 
 __all__ = ["LAW", "train_model", "with_prior"]
@@ -134,6 +135,8 @@ def train_model(
         raise ValueError(f"symmetries=true needs data with an equation and all of its fields; {data} has {list(names)}")
     if training.symmetries and equation is not None:
         images = equation.symmetries()
+    if training.physics > 0:
+        _check_physics(training, model, equation, names)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
@@ -158,7 +161,9 @@ def train_model(
     sizes = sizes_of(transform, names)
     network = make_network(model, training, sizes, reader.grid)
     latent = network.latent if isinstance(network, Conditioned) else None
-    objective = make_objective(training, model, reader.grid, latent)
+    objective: Objective = make_objective(training, model, reader.grid, latent)
+    if training.physics > 0 and equation is not None:
+        objective = make_physics(training, objective, equation, transform)
     stages = Stages(model, training, out, device, data_fingerprint, progress)
     held = source(split, len(reader)) if held_out else None
     # On first use: a stream leaves the samples of the file to what a latent needs, if there is one.
@@ -240,6 +245,22 @@ def _sampling_of(training: TrainingConfig) -> SamplingConfig:
     """How a model of this training is drawn from, if nobody says otherwise."""
     steps = {"regression": 1, "consistency": training.segments}.get(training.objective)
     return SamplingConfig() if steps is None else SamplingConfig(solver="euler", steps=steps)
+
+
+def _check_physics(
+    training: TrainingConfig, model: ModelConfig, equation: Equation | None, names: tuple[str, ...]
+) -> None:
+    """Check that these data have an equation, and that what it wants positive is so whatever the network says."""
+    if equation is None:
+        raise ValueError(
+            f"training.physics={training.physics:g} needs data with an equation and all of its fields, got "
+            f"{list(names)}: leave it at 0"
+        )
+    if missing := [name for name in equation.positive if name not in model.log]:
+        raise ValueError(
+            f"training.physics={training.physics:g} needs {', '.join(missing)} positive in every estimate, which only "
+            f"its logarithm ensures: use model.log={[*model.log, *missing]}"
+        )
 
 
 def _check_generator(ds: xr.Dataset, names: tuple[str, ...], generator: DataConfig | None) -> None:

@@ -57,8 +57,9 @@ from physflow.generative.networks import (
     Sinusoids,
     UNet,
 )
-from physflow.generative.objectives import LAST_TIME, FlowMatching, LateWeight, Objective
+from physflow.generative.objectives import LAST_TIME, Evaluation, FlowMatching, LateWeight, Objective
 from physflow.generative.paths import LinearPath, Path, Quantity, Velocity
+from physflow.generative.physics import PhysicsInformed
 from physflow.generative.reflow import Pairs, ReFlow, reflow_pairs
 from physflow.generative.regression import Origin, Regression
 from physflow.generative.schedules import CondOT, Cosine
@@ -102,6 +103,7 @@ __all__ = [
     "Encoded",
     "Encodings",
     "Euler",
+    "Evaluation",
     "ExactOT",
     "Faded",
     "FlowMatching",
@@ -123,6 +125,7 @@ __all__ = [
     "Origin",
     "Pairs",
     "Path",
+    "PhysicsInformed",
     "Posterior",
     "Preconditioned",
     "Prior",

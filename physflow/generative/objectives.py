@@ -45,7 +45,7 @@ from physflow.generative.paths import LinearPath, Path, Velocity
 from physflow.generative.sources import Gaussian, Source
 from physflow.generative.times import TimeLaw, Uniform
 
-__all__ = ["LAST_TIME", "FlowMatching", "LateWeight", "Objective"]
+__all__ = ["LAST_TIME", "Evaluation", "FlowMatching", "LateWeight", "Objective"]
 
 LAST_TIME = 1 - 1e-3
 """The latest time for the velocity of a data-predicting network, whose formula is 0/0 at t = 1."""
@@ -100,6 +100,28 @@ class LateWeight:
     def __call__(self, t: Tensor) -> Tensor:
         """The weights of the times t, shape (batch,)."""
         return 1 / (1 - t).clamp_min(self.floor)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network at one draw of all that is random in `FlowMatching`: what a further term of a loss needs.
+
+    Attributes:
+        item: The data samples as given, whole items, shape (batch, ...), in float32 or finer; a coupling may have
+            paired the points of the path with other ones, but not where there is a latent.
+        x_t: The points of the path, shape (batch, ...).
+        t: Their times, shape (batch,).
+        predicted: What the network returned, of the shape of `x_t`; under autocast in half precision.
+        error: The weighted mean squared error, a scalar.
+        rate: The mean divergence of the latent in nats, a scalar.
+    """
+
+    item: Tensor
+    x_t: Tensor
+    t: Tensor
+    predicted: Tensor
+    error: Tensor
+    rate: Tensor
 
 
 @dataclass(frozen=True)
@@ -171,6 +193,16 @@ class FlowMatching(Objective):
 
     def terms(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The weighted mean squared error and the mean divergence in nats, two scalars; arguments as for `loss`."""
+        at = self.evaluate(network, x1, generator)
+        return at.error, at.rate
+
+    def evaluate(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> Evaluation:
+        """The network at one draw, with both terms of the loss; arguments as for `loss`.
+
+        Raises:
+            TypeError: As `loss` does.
+            ValueError: As `loss` does.
+        """
         if not x1.is_floating_point():
             raise TypeError(f"expected data of a floating-point type, got {x1.dtype}")
         if x1.numel() == 0:
@@ -195,7 +227,7 @@ class FlowMatching(Objective):
             if weight.shape != t.shape:
                 raise ValueError(f"expected one weight per item, shape {tuple(t.shape)}, got {tuple(weight.shape)}")
             per_item = weight * per_item
-        return per_item.mean(), kl.mean()
+        return Evaluation(item, x_t, t, predicted, per_item.mean(), kl.mean())
 
     def _predict(
         self,
