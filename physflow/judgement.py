@@ -5,16 +5,18 @@ A sampler can overflow, or make a permeability of zero. Such a sample loses its 
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from physflow.fields import SAMPLE, to_tensor
+from physflow.fields import SAMPLE, content_fingerprint, to_tensor
 from physflow.inference import Completion
 from physflow.pde import Equation, score_fields
 
-__all__ = ["add_scores", "completed", "judgeable"]
+__all__ = ["add_scores", "completed", "judgeable", "warn_if_other"]
 
 _PIECE = 256
 """Samples that are scored together, for the memory."""
@@ -74,3 +76,15 @@ def completed(equation: Equation, fields: Tensor) -> Tensor:
     result[:, inputs] = fields[:, inputs]
     result[good] = Completion(equation.complete)(fields[good])
     return result
+
+
+def warn_if_other(ds: xr.Dataset, fingerprint: str) -> None:
+    """Warn if a Dataset is not the one of a fingerprint, that on which a model was trained."""
+    found = content_fingerprint(ds)
+    if fingerprint and found != fingerprint:
+        warnings.warn(
+            f"these data (fingerprint {found}) are not those that the model was trained on ({fingerprint}); "
+            "comparisons with them judge the difference of the data as well",
+            UserWarning,
+            stacklevel=3,
+        )

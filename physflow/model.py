@@ -8,7 +8,6 @@ corrects them if asked, and scores every one with the equation that made the tra
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,9 @@ from physflow.generative import (
 )
 from physflow.grid import Grid
 from physflow.inference import Correction
-from physflow.judgement import add_scores, completed
+from physflow.judgement import add_scores, completed, warn_if_other
 from physflow.pde import Darcy, DarcyNodes, Equation, from_dataset
+from physflow.selection import candidates, selected
 from physflow.transforms import Transform, from_spec
 
 __all__ = ["Model", "load"]
@@ -126,6 +126,8 @@ class Model:
         steps: int | None = None,
         correction: str | Correction | None = None,
         *,
+        select: float | None = None,
+        by: str = "solution_error",
         score: bool = True,
         dtype: str = "float32",
         progress: bool = False,
@@ -143,6 +145,9 @@ class Model:
             steps: The number of steps of a fixed-step solver; 10 for a solver that is named here.
             correction: None; ``"complete"``, which recomputes the solution fields from the sampled inputs; or any
                 callable that maps fields of shape (batch, channel, *axes) in physical units to corrected ones.
+            select: The share to keep of all that are drawn, those of the least score; n are kept. What this does to the
+                fields' statistics is in the attribute ``selection_shift``, and printed with `progress`.
+            by: The score to select by. Raw residuals prefer dull fields.
             score: Whether to add the scores of `physflow.pde.score` as variables, where there is an equation.
             dtype: The type of the fields, in which they are also scored.
             progress: Whether to show a progress bar.
@@ -156,7 +161,11 @@ class Model:
         """
         if n < 0 or seed < 0:
             raise ValueError(f"the number of samples and the seed must not be negative, got {n} and {seed}")
-        return self._generate(n, seed, solver, steps, correction, score, dtype, progress)
+        if select is None:
+            return self._generate(n, seed, solver, steps, correction, score, dtype, progress)
+        self._with_equation("selection")
+        ds = self._generate(candidates(n, select), seed, solver, steps, correction, True, dtype, progress)
+        return selected(ds, n, by, self.fields, progress)
 
     def encode(self, ds: xr.Dataset) -> xr.DataArray:
         """The latents of fields: the means of their posteriors.
@@ -170,8 +179,7 @@ class Model:
         Raises:
             ValueError: If the model has no latent, or one that is no function of the fields alone.
         """
-        latent = self._with_latent()
-        if latent.inputs != ("x1",):
+        if (latent := self._with_latent()).inputs != ("x1",):
             raise ValueError(
                 f"z of this model is no function of the fields, its posterior reads {', '.join(latent.inputs)}: use "
                 "sample, or decode with z from N(0, I)"
@@ -180,8 +188,9 @@ class Model:
             ds = ds.assign({name: xr.ones_like(ds[given[0]]) for name in set(self.fields) - set(ds)})
         pieces = to_tensor(ds, self.fields).split(256)
         z = [latent.encode(self.transform(piece.to(self.device)).float()).cpu() for piece in pieces]
-        values = torch.cat(z) if z else torch.empty(0, latent.dimension)
-        return xr.DataArray(values.numpy(), dims=(SAMPLE, "latent"), name="z")
+        return xr.DataArray(
+            torch.cat([torch.empty(0, latent.dimension), *z]).numpy(), dims=(SAMPLE, "latent"), name="z"
+        )
 
     def decode(
         self,
@@ -295,14 +304,7 @@ class Model:
 
     def check_data(self, ds: xr.Dataset) -> None:
         """Warn if a Dataset is not the one that the model was trained on, by its fingerprint."""
-        found = content_fingerprint(ds)
-        if self.fingerprint and found != self.fingerprint:
-            warnings.warn(
-                f"these data (fingerprint {found}) are not those that the model was trained on ({self.fingerprint}); "
-                "comparisons with them judge the difference of the data as well",
-                UserWarning,
-                stacklevel=2,
-            )
+        warn_if_other(ds, self.fingerprint)
 
     def _custom_source(self) -> Tensor | None:
         """The source term that no name in the attributes stands for."""

@@ -27,6 +27,7 @@ ORDER = (
     "inference",
     "metrics",
     "judgement",
+    "selection",
     "assembly",
     "storage",
     "model",

@@ -242,3 +242,15 @@ def test_a_folder_of_another_kind(tmp_path):
 def test_bad_input_says_what_was_expected(action, message):
     with pytest.raises(ValueError, match=message):
         action(untrained())
+
+
+def test_selection_keeps_the_least_of_what_is_drawn_anyway():
+    model = untrained()
+    every, kept = model.sample(20, seed=2), model.sample(5, seed=2, select=0.25, by="residual_mse")
+    best = np.sort(np.argsort(every["residual_mse"].values)[:5])
+    xr.testing.assert_equal(kept, every.isel(sample=best))
+    assert kept.attrs["selection_shift"].startswith("log permeability: mean moved by")
+    with pytest.raises(ValueError, match="selection needs an equation"):
+        untrained(equation=False).sample(2, select=0.5)
+    with pytest.raises(ValueError, match="cannot select by 'solution_eror'; did you mean 'solution_error'"):
+        model.sample(2, select=0.5, by="solution_eror")

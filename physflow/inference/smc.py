@@ -59,7 +59,8 @@ def annealed(
     particles: int = 500,
     reference: Gaussian | None = None,
     kernel: Kernel | None = None,
-    moves: int = 4,
+    moves: int = 2,
+    last: int = 6,
     share: float = 0.5,
     seed: int = 0,
     progress: bool = False,
@@ -73,6 +74,7 @@ def annealed(
             (`physflow.inference.laplace`), which takes fewer temperatures.
         kernel: What moves them; `Hamiltonian` with one leap by default.
         moves: Moves of each particle at each temperature.
+        last: Moves at the last one, where they are worth most: particles that share an ancestor part there.
         share: The share of the particles that the weights are worth from one temperature to the next.
         seed: The seed.
         progress: Whether to show a progress bar, of the inverse temperature.
@@ -80,8 +82,8 @@ def annealed(
     Raises:
         ValueError: If a count is too small, the share not in (0, 1), or no particle has a finite potential.
     """
-    if particles < 2 or moves < 1:
-        raise ValueError(f"expected two particles and one move or more, got {particles} and {moves}")
+    if particles < 2 or min(moves, last) < 1:
+        raise ValueError(f"expected two particles and one move or more, got {particles} and {min(moves, last)}")
     if not 0 < share < 1:
         raise ValueError(f"the share of the particles must lie between 0 and 1, got {share}")
     start = reference or Gaussian.prior(posterior.dimension)
@@ -104,10 +106,10 @@ def annealed(
             bar.update(rise)
             law = dataclasses.replace(law, beta=1.0 if rise >= 1 - law.beta else law.beta + rise)
             tuned.refit(state.z)
-            rate = 0.0
-            for _ in range(moves):
+            rate, taken = 0.0, last if law.beta == 1 else moves
+            for _ in range(taken):
                 state, found = tuned.move(law, state, generator)
-                rate += found / moves
+                rate += found / taken
             betas.append(law.beta)
             rates.append(rate)
     return Particles(state.z, tuple(betas), tuple(rates), len(line.unique()), log_evidence)
