@@ -12,8 +12,8 @@ encoder or a mixture beside it:
 * Latent-CFM (VAE, two stages): the frozen encoder of a VAE that was trained for another 20,000 steps, with a new head;
 * Latent-CFM (GMM): the component of a mixture of sixteen; z by its weights, as published.
 
-Two more tables show what moves Latent-CFM: how z is drawn (from the encodings or N(0, I); by the mixture's weights or
-the shares of the data), and the weight of the divergence.
+Three more tables show what moves the order: how z is drawn (from the encodings or N(0, I); by the mixture's weights or
+the shares of the data), the weight of the divergence, and a training of 2,000 steps only.
 
 The distance is Wasserstein's, of samples from fresh data, minus that of other fresh data from the same data: the
 excess, 0 for the law itself, a mean over ten resamples that all methods and seeds share. It ranks methods; as a
@@ -112,9 +112,15 @@ def data(n: int, generator: torch.Generator) -> Tensor:
     return LAW.sample(n, generator, dtype=torch.float32)
 
 
+def _name(method: Method, config: TrainingConfig, bench: harness.Benchmark) -> str:
+    """The name of a training's folder and clock."""
+    short = "" if config.steps == bench.settings["training"]["steps"] else f"-{config.steps}-steps"
+    return f"{method.folder}{short}-{config.seed}"
+
+
 def trained(method: Method, x: Tensor, config: TrainingConfig, bench: harness.Benchmark) -> dict[str, Any]:
     """The velocity of a method, its priors by name, and what the training took."""
-    folder = bench.work / f"{method.folder}-{config.seed}"
+    folder = bench.work / _name(method, config, bench)
     items = TensorBatches(x)
     torch.manual_seed(config.seed)
     latent: Latent | None = None
@@ -198,11 +204,17 @@ def main() -> None:
     options = harness.options_of(__doc__, seeds=5)
     quick = options.quick
     steps, n, points, few, resamples = (100, 2000, 300, 100, 3) if quick else (20_000, 100_000, 2000, 400, 10)
+    short = steps // 10
     base = TrainingConfig(steps=steps, batch_size=256, evaluate_every=steps, checkpoint_every=5000)
     names = ("SIGMA", "LATENT", "WIDTH", "BLOCKS", "ENCODER_WIDTH", "ENCODER_LAYERS", "HEUN", "FAR", "BLUR")
     settings = {
-        **{"quick": quick, "training": to_dict(base), "data": 50_000, "samples": n, "resamples": resamples},
-        **{"points": points, "sinkhorn_points": few, "methods": [dataclasses.asdict(m) for m in METHODS + SWEEP]},
+        **{"quick": quick, "training": to_dict(base), "short_steps": short, "data": 50_000, "samples": n},
+        **{
+            "resamples": resamples,
+            "points": points,
+            "sinkhorn_points": few,
+            "methods": [dataclasses.asdict(m) for m in METHODS + SWEEP],
+        },
         **{name.lower(): globals()[name] for name in names},
     }
     bench = harness.Benchmark(options.out, settings)
@@ -215,11 +227,12 @@ def main() -> None:
         config = dataclasses.replace(base, seed=seed)
         key = {"part": "methods", "method": "data", "z": "–", "published": True}
         bench.add(lambda own=own: scores(own, distances), **key, seed=seed)
-        for part, methods in (("methods", METHODS), ("sweep", SWEEP)):
+        brief = dataclasses.replace(config, steps=short)
+        for part, methods, taken in (("methods", METHODS, config), ("sweep", SWEEP, config), ("short", METHODS, brief)):
             for method in methods:
 
-                def rows(method: Method = method, config: TrainingConfig = config, x: Tensor = x) -> list[dict]:
-                    name = f"{method.folder}-{config.seed}"
+                def rows(method: Method = method, config: TrainingConfig = taken, x: Tensor = x) -> list[dict]:
+                    name = _name(method, config, bench)
                     with bench.clock(name):
                         model = trained(method, x, config, bench)
                     cost = {key: model[key] for key in ("parameters", "encoder_parameters")}
@@ -230,7 +243,8 @@ def main() -> None:
                         found.append({"z": draw, "published": k == 0, **scores(samples, distances), **more})
                     return found
 
-                bench.add(rows, part=part, method=method.name, beta=method.beta, seed=seed)
+                told = f"{method.name}, {short:,} steps" if part == "short" else method.name
+                bench.add(rows, part=part, method=told, beta=method.beta, seed=seed)
     draw_figures(bench, data(settings["data"], item_generator(0, 7)), base)
     bench.finish("Sixteen modes in the plane", __doc__.split("\n\n", 2)[2], options.seeds, tables(distances))
 
@@ -259,6 +273,7 @@ def tables(distances: dict[str, Resampled]) -> list[Table]:
     return [
         Table("Each method as published", ("method",), scored, where=published, note=note),
         Table("What it costs", ("method",), cost, where=published),
+        Table("After a tenth of the steps", ("method",), scored, where={"part": "short", "published": True}, note=note),
         Table("How z is drawn", ("method", "z"), scored, where={"part": "methods"}, note=note),
         Table(f"{METHODS[4].name}: weight of the divergence", ("beta", "z"), scored, where=one_stage, note=note),
     ]
