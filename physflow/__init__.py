@@ -10,6 +10,8 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = [
     "autoencoder",
+    "condition",
+    "conditioning",
     "config",
     "data",
     "experiment",
@@ -22,6 +24,7 @@ __all__ = [
     "metrics",
     "pde",
     "report",
+    "sensors",
     "transforms",
 ]
 
@@ -30,6 +33,8 @@ def __getattr__(name: str) -> Any:
     """Import a subpackage, or `load`, on first use: `import physflow` itself must not pay for torch."""
     if name == "load":
         return importlib.import_module("physflow.model").load
+    if name == "condition":
+        return importlib.import_module("physflow.conditioning").condition
     if name in __all__:
         return importlib.import_module(f"physflow.{name}")
     raise AttributeError(f"module 'physflow' has no attribute {name!r}; it has: {', '.join(__all__)}")

@@ -19,9 +19,20 @@ import xarray as xr
 from physflow.config import nearest
 from physflow.grid import AXIS_NAMES, Grid
 
-__all__ = ["SAMPLE", "check_finite", "content_fingerprint", "field_names", "grid_of", "to_dataset", "to_tensor"]
+__all__ = [
+    "SAMPLE",
+    "SENSOR",
+    "check_finite",
+    "content_fingerprint",
+    "field_names",
+    "grid_of",
+    "to_dataset",
+    "to_tensor",
+]
 
 SAMPLE = "sample"
+SENSOR = "sensor"
+"""The dimension of readings, which are no fields."""
 _DESCRIPTIONS = {
     "permeability": {"long_name": "permeability K", "units": "1"},
     "pressure": {"long_name": "pressure p", "units": "1"},
@@ -29,11 +40,14 @@ _DESCRIPTIONS = {
 
 
 def field_names(ds: xr.Dataset) -> tuple[str, ...]:
-    """The fields of a Dataset: its numeric variables over ``sample`` and at least one other dimension."""
+    """The fields of a Dataset: its numeric variables over ``sample`` and other dimensions, but for ``sensor``."""
     return tuple(
         str(name)
         for name, variable in ds.data_vars.items()
-        if SAMPLE in variable.dims and variable.ndim > 1 and variable.dtype.kind in "fiub"
+        if SAMPLE in variable.dims
+        and SENSOR not in variable.dims
+        and variable.ndim > 1
+        and variable.dtype.kind in "fiub"
     )
 
 

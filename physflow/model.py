@@ -187,10 +187,8 @@ class Model:
         if (given := self.config.latent.fields) and set(given) <= set(ds):
             ds = ds.assign({name: xr.ones_like(ds[given[0]]) for name in set(self.fields) - set(ds)})
         pieces = to_tensor(ds, self.fields).split(256)
-        z = [latent.encode(self.transform(piece.to(self.device)).float()).cpu() for piece in pieces]
-        return xr.DataArray(
-            torch.cat([torch.empty(0, latent.dimension), *z]).numpy(), dims=(SAMPLE, "latent"), name="z"
-        )
+        z = torch.cat([latent.encode(self.transform(piece.to(self.device)).float()).cpu() for piece in pieces])
+        return xr.DataArray(z.numpy(), dims=(SAMPLE, "latent"), name="z")
 
     def decode(
         self,

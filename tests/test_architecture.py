@@ -31,6 +31,8 @@ ORDER = (
     "assembly",
     "storage",
     "model",
+    "sensors",
+    "conditioning",
     "autoencoder",
     "stages",
     "fitting",

@@ -60,9 +60,9 @@ def test_what_is_wrong_with_samples_of_the_triangle_is_seen(scripts):
 
 def test_every_method_of_the_triangle_trains_and_draws(scripts, tmp_path):
     harness, _, triangle = scripts
-    bench = harness.Benchmark(tmp_path, {})
     x = triangle.data(400, item_generator(0, 0))
     config = TrainingConfig(steps=2, batch_size=64, warmup=0, evaluate_every=10)
+    bench = harness.Benchmark(tmp_path, {"training": {"steps": config.steps}})
     assert len({method.folder for method in triangle.METHODS + triangle.SWEEP}) == 9
     for method in triangle.METHODS:
         model = triangle.trained(method, x, config, bench)

@@ -1,11 +1,15 @@
+import dataclasses
+import inspect
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import typing
 
 import numpy as np
 import pytest
@@ -13,7 +17,9 @@ import xarray as xr
 import yaml
 
 import physflow
+from physflow import conditioning
 from physflow.cli import COMMANDS, main, make_parser
+from physflow.cli.condition import ConditionOptions
 from physflow.config import DataConfig, ExperimentConfig, ModelConfig, TrainingConfig, from_dict, to_dict
 from physflow.data import open as open_data
 from physflow.results import FORMAT, Results
@@ -174,7 +180,10 @@ def test_no_value_is_written_none_or_null(physflow_command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["genrate"], "unknown command 'genrate'; did you mean 'generate'? valid: generate, merge, report, "),
+        (
+            ["genrate"],
+            "unknown command 'genrate'; did you mean 'generate'? valid: condition, generate, merge, report, ",
+        ),
         (
             ["generate", "--sampels", "3"],
             "unknown option --sampels; did you mean '--samples'? valid: --alpha, --angle, --boundary, ",
@@ -611,6 +620,11 @@ def test_train_and_sample(physflow_command, model, tmp_path):
     with xr.open_dataset(out) as ds:
         np.testing.assert_array_equal(ds["permeability"], first["permeability"])
         assert (ds["solution_error"] < 1e-4).all()
+    code, printed, _ = physflow_command(*words, "--overwrite", "--select", 0.5, "--by", "residual_mse")
+    assert code == 0
+    assert "3 of 6 samples by residual_mse; log permeability: mean moved by" in printed
+    with xr.open_dataset(out) as ds:
+        assert ds["residual_mse"].max() <= first["residual_mse"].max()
     code, _, err = physflow_command(*words, "--overwrite", "--solver", "hein")
     assert code == 2
     assert err.startswith("physflow: error: unknown solver 'hein'; did you mean 'heun'?")
@@ -651,6 +665,129 @@ def test_train_accepts_fields_without_an_equation(physflow_command, tmp_path, rn
     assert code == 0, err
     code, printed, _ = physflow_command("sample", folder, "--out", out, "--samples", 2, "--steps", 2)
     assert (code, printed) == (0, f"{out}: 2 samples of height on 8 x 8 points\n")
+
+
+# Fields given sensors.
+
+
+@pytest.fixture(scope="module")
+def wells(data):
+    """Readings of one field of the data."""
+    path = data.parent / "wells.csv"
+    with xr.open_dataset(data) as ds:
+        lines = ["x,y,field,value,std"]
+        for x, y in [(0.2, 0.3), (0.5, 0.5), (0.8, 0.7), (0.3, 0.9)]:
+            near = ds.isel(sample=0).sel(x=x, y=y, method="nearest")
+            lines += [f"{x},{y},pressure,{float(near.pressure)},0.05"]
+            lines += [f"{x},{y},log permeability,{float(np.log(near.permeability))},0.2"]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("words", [["--steps", "2"], ["--mode", "joint", "--steps", "10", "--method", "pseudoinverse"]])
+def test_condition(physflow_command, model, wells, tmp_path, words):
+    out, page = tmp_path / "posterior.nc", tmp_path / "posterior.html"
+    command = ["condition", model, "--observations", wells, "--out", out, "--samples", 5, *words]
+    code, printed, err = physflow_command(*command, "--held_out", 0.25, "--seed", 3)
+    assert code == 0, err
+    with xr.open_dataset(out) as ds:
+        found = ds.load()
+    low, high = np.quantile(found["predicted"], [0.05, 0.95], axis=0)
+    held = found["held_out"].values
+    inside = re.fullmatch(
+        rf"{out}: 5 samples given 6 sensors; (\d) of 2 held-out readings in their 90 % interval; page: {page}\n",
+        printed,
+    )
+    # The noise makes an interval wider than that of the draws.
+    assert int(inside[1]) >= ((low <= found["observed"]) & (found["observed"] <= high)).values[held].sum()
+    assert found.sizes == {"sample": 5, "x": 16, "y": 16, "sensor": 8}
+    assert held.sum() == 2
+    assert len(set(zip(found["sensor_x"].values[held], found["sensor_y"].values[held], strict=True))) == 1
+    assert found["sensor_field"].values.tolist() == ["pressure", "permeability"] * 4
+    assert (found.attrs["seed"], found.attrs["mode"]) == (3, "joint" if "joint" in words else "solver")
+    assert inside[1] in page.read_text()
+
+
+def test_condition_writes_where_it_is_told(physflow_command, model, wells, tmp_path, monkeypatch):
+    pages = []
+    monkeypatch.setattr("physflow.report.conditioning.write_conditioning", lambda path, ds: pages.append(path))
+    out, page = tmp_path / "posterior.nc", tmp_path / "all.html"
+    out.write_text("not precious")
+    words = ["condition", model, "--observations", wells, "--out", out, "--samples", 2, "--steps", 1, "--report", page]
+    code, _, err = physflow_command(*words)
+    assert (code, err) == (2, f"physflow: error: {out} exists; give another --out, or --overwrite to replace it\n")
+    code, printed, _ = physflow_command(*words, "--overwrite")
+    assert (code, printed) == (0, f"{out}: 2 samples given 8 sensors; page: {page}\n")
+    assert pages == [page]
+    with xr.open_dataset(out) as ds:
+        assert not ds["held_out"].any()
+
+
+def test_condition_refuses_without_torch(wells, tmp_path):
+    words = ["condition", "absent", "--observations", str(wells), "--out", str(tmp_path / "x.nc"), "--samples", "1"]
+    code = f"import sys, physflow.cli\ntry: physflow.cli.main({words})\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+
+
+def test_the_options_of_condition_are_those_of_the_function():
+    signature = inspect.signature(conditioning.condition).parameters
+    for f in dataclasses.fields(ConditionOptions):
+        if f.name not in ("samples", "held_out"):
+            assert signature[f.name].default == f.default
+    assert signature["n"].default == ConditionOptions().samples
+    assert set(typing.get_args(typing.get_type_hints(ConditionOptions)["method"])) == set(conditioning.METHODS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "x.netcdf"], "expected --out to end in .nc, got 'x.netcdf'"),
+        (["--report", "x.htm"], "expected --report to end in .html, got 'x.htm'"),
+        (["--report", "nowhere/x.html"], "the folder nowhere of --report does not exist; create it first"),
+        (["--report", "old.html"], "old.html exists; give another --report, or --overwrite to replace it"),
+        (["--observations", "absent.csv"], "no file absent.csv"),
+        (["--samples", "1"], "samples must be a whole number of at least 2, got 1"),
+        (["--steps", "0"], "steps must be a whole number of at least 1, got 0"),
+        (["--seed", "-1"], "seed must be a whole number of at least 0, got -1"),
+        (["--held_out", "1"], "held_out must lie in [0, 1), got 1.0"),
+        (["--held-out", "1"], "unknown option --held-out; did you mean '--held_out'?"),
+        (["--mode", "slover"], "unknown mode 'slover'; did you mean 'solver'?"),
+        (["--start", "priors"], "unknown start 'priors'; did you mean 'prior'?"),
+        (["--method", "dps"], "--method says nothing with --mode solver; it is for --mode joint"),
+        (["--mode", "joint", "--start", "prior"], "--start says nothing with --mode joint; it is for --mode solver"),
+        ([], "no model 'absent': neither a folder nor one that ships with physflow"),
+    ],
+)
+def test_what_condition_refuses_before_any_work(physflow_command, wells, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.html").touch()
+    code, _, err = physflow_command("condition", "absent", "--observations", wells, "--out", "new.nc", *words)
+    assert code == 2
+    assert err.startswith(f"physflow: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0.5,0.5,presure,0.1,0.05", ", line 10: unknown field 'presure'; did you mean 'pressure'?"),
+        ("0.5,2,pressure,0.1,0.05", "sensor 4 at (0.5, 2) lies outside the domain [0, 1] x [0, 1]"),
+        ("0.5,0.5,pressure,9,0.05", "observe 'pressure' at one place, (0.5, 0.5), but read"),
+    ],
+)
+def test_condition_names_a_wrong_sensor_before_any_work(
+    physflow_command, model, wells, tmp_path, monkeypatch, line, message
+):
+    monkeypatch.setattr(conditioning, "condition", lambda *arguments, **settings: pytest.fail("work was done"))
+    path = tmp_path / "wrong.csv"
+    path.write_text(f"{wells.read_text()}\n{line}\n")
+    # Held out or not.
+    for share in (0, 0.5, 0.75):
+        words = ["condition", model, "--observations", path, "--out", tmp_path / "x.nc", "--held_out", share]
+        code, _, err = physflow_command(*words)
+        assert code == 2
+        assert message in err
+    assert [file.name for file in tmp_path.iterdir()] == ["wrong.csv"]
 
 
 # A whole experiment.

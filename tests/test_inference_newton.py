@@ -165,6 +165,19 @@ def test_steps_that_overflow_are_halved():
     torch.testing.assert_close(projection(torch.full((1, 1, 1), 1e-3)), torch.ones(1, 1, 1))
 
 
+def test_steps_that_underflow_are_halved_before_the_equation_sees_them():
+    """In the logarithm of u the first step from 1000 to 1 is -999 long, and exp(-999) is zero."""
+
+    def residual(u):
+        if (u <= 0).any():
+            raise ValueError("not positive")
+        return 1 - 1 / u
+
+    log = ScaledFields((True,), (1.0,))
+    projection = NewtonProjection(residual, 1.0, encode=log.encode, decode=log.decode, steps=30)
+    torch.testing.assert_close(projection(torch.full((1, 1, 1), 1e3)), torch.ones(1, 1, 1))
+
+
 def test_samples_do_not_depend_on_their_neighbours():
     darcy, noisy, exact = perturbed(4, 12)
     # One is solved already, one is far away.

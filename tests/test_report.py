@@ -137,7 +137,7 @@ def test_missing_values_are_dashes(page):
 @pytest.fixture
 def quick(monkeypatch):
     """Make the figures but do not draw them."""
-    monkeypatch.setattr("physflow.report.html._image", lambda figure, alt: {"data": "", "alt": alt, "width": 1})
+    monkeypatch.setattr("physflow.report.html.image_of", lambda figure, alt: {"data": "", "alt": alt, "width": 1})
 
 
 @pytest.mark.usefixtures("quick")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from physflow.cli import condition
+from physflow.cli.outputs import free
 from physflow.cli.parser import Parser
 from physflow.config import (
     DataConfig,
@@ -74,7 +76,7 @@ def _generate(options: Options) -> int:
         raise ValueError(f"workers must be a whole number of at least 0, got {workers}")
     if workers and address is not None:
         raise ValueError("--workers and --dask exclude each other: the workers of a dask cluster are its own")
-    out = Path(options["out"]) if _into_folder(options) else _free(options["out"], options["overwrite"])
+    out = Path(options["out"]) if _into_folder(options) else free(options["out"], options["overwrite"])
 
     from physflow.cli import executors
     from physflow.data import darcy
@@ -112,7 +114,7 @@ def _merge_options(parser: Parser) -> None:
 
 def _merge_shards(options: Options) -> int:
     """Write a folder of shards as one file."""
-    out = _free(options["out"], options["overwrite"])
+    out = free(options["out"], options["overwrite"])
 
     from physflow import data
 
@@ -158,6 +160,9 @@ def _sample_options(parser: Parser) -> None:
         metavar="{complete,none}",
         help="complete: recompute the solution fields from the input fields with the equation's solver",
     )
+    select = "draw more and keep this share of them, those of the least score; prints what that does to the fields"
+    parser.add_argument("--select", type=float | None, metavar="SHARE", help=select)
+    parser.add_argument("--by", type=str, default="solution_error", metavar="SCORE", help="the score to select by")
     # What is not given is the model's own.
     parser.add_settings(SamplingConfig, defaults=False)
 
@@ -166,14 +171,15 @@ def _sample(options: Options) -> int:
     """Draw new fields from a trained model, with a physics score on each."""
     given = {f.name: options[f.name] for f in dataclasses.fields(SamplingConfig) if f.name in options}
     config = from_dict(SamplingConfig, given)
-    out = _free(options["out"], options["overwrite"])
+    out = free(options["out"], options["overwrite"])
 
     import physflow
     from physflow.data import files
 
     model = physflow.load(options["model"])
     settings = {"solver": given.get("solver"), "steps": given.get("steps"), "correction": options["correction"]}
-    ds = model.sample(config.samples, seed=config.seed, **settings, progress=True)
+    selection = {"select": options["select"], "by": options["by"]}
+    ds = model.sample(config.samples, seed=config.seed, **settings, **selection, progress=True)
     files.write(ds, out, overwrite=options["overwrite"])
     print(f"{out}: {_summary(ds)}")
     return 0
@@ -188,7 +194,7 @@ def _score_options(parser: Parser) -> None:
 
 def _score(options: Options) -> int:
     """Score every sample of a file with the discretisation of the equation it names."""
-    out = None if options["out"] is None else _free(options["out"], options["overwrite"])
+    out = None if options["out"] is None else free(options["out"], options["overwrite"])
     if out is not None and out.suffix not in (".nc", ".json"):
         raise ValueError(f"expected --out to end in .nc or .json, got {out.name!r}")
 
@@ -303,16 +309,6 @@ def _run(options: Options) -> int:
     return 0
 
 
-def _free(path: str, overwrite: bool) -> Path:
-    """The output `path`, refused before any work starts if it could not be written after it."""
-    out = Path(path)
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; give another --out, or --overwrite to replace it")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"the folder {out.parent} of --out does not exist; create it first")
-    return out
-
-
 def _flat(cls: type, options: Options) -> Any:
     return from_dict(cls, {f.name: options[f.name] for f in dataclasses.fields(cls)})
 
@@ -330,6 +326,7 @@ COMMANDS: dict[str, Command] = {
     "merge": Command("FOLDER --out DATA.nc", _merge_options, _merge_shards),
     "train": Command("DATA.nc --out MODEL", _train_options, _train, resumes=lambda options: True),
     "sample": Command("MODEL --out SAMPLES.nc", _sample_options, _sample),
+    "condition": Command("MODEL --observations FILE.csv --out SAMPLES.nc", condition.add_options, condition.execute),
     "score": Command("DATA.nc", _score_options, _score),
     "report": Command("FOLDER", _report_options, _report),
     "validate": Command("DATA.nc", _validate_options, _validate),

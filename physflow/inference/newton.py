@@ -389,7 +389,8 @@ class NewtonProjection:
             if not waiting.any():
                 break
             trial = w + 0.5**halvings * step
-            finite = self.decode(trial).isfinite().flatten(1).all(1)
+            # There and back: a permeability that underflowed to zero is finite, its logarithm is not.
+            finite = self.encode(self.decode(trial)).isfinite().flatten(1).all(1)
             trial = torch.where(spread(waiting & finite, w), trial, best)
             residual = self._relative(trial)
             better = waiting & (residual < relative)

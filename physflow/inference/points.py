@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -41,7 +42,8 @@ class Points(Operator):
     """
 
     def __init__(self, channel: int, coordinates: Sequence[ArrayLike], locations: ArrayLike, log: bool = False) -> None:
-        axes = [torch.as_tensor(axis, dtype=torch.float64) for axis in coordinates]
+        # Copies: the arrays of a Dataset may be read-only, of which torch warns.
+        axes = [torch.tensor(np.asarray(axis), dtype=torch.float64) for axis in coordinates]
         for a, axis in enumerate(axes):
             if axis.ndim != 1 or len(axis) < 2 or not (axis.diff() > 0).all():
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Figures of fields, flows, latents and training; an experiment, or the results of benchmarks, as one HTML file."""
 
 from physflow.report.benchmarks import write_benchmarks
+from physflow.report.conditioning import write_conditioning
 from physflow.report.figures import (
     gallery,
     marginal,
@@ -35,5 +36,6 @@ __all__ = [
     "spread_maps",
     "training_curve",
     "write_benchmarks",
+    "write_conditioning",
     "write_report",
 ]

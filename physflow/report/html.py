@@ -28,7 +28,7 @@ from physflow.report import figures
 from physflow.report.comparison import LABELS, Field, ScoreRow, compare, score_names, score_rows, spread
 from physflow.results import number
 
-__all__ = ["Image", "as_yaml", "html_file", "pairs", "write_page", "write_report"]
+__all__ = ["Image", "as_yaml", "html_file", "image_of", "pairs", "write_page", "write_report"]
 
 _DPI = 144
 _TRIVIAL = re.compile(r"(zero.*|.*=\s*0(\.0*)?)", re.IGNORECASE)
@@ -82,7 +82,7 @@ def write_report(
         tiles=_tiles(fields, scores, samples.sizes[SAMPLE], truth.sizes[SAMPLE]),
         notices=_notices(fields, samples.sizes[SAMPLE], truth.sizes[SAMPLE]),
         completed=[field for field in fields if field.completed is not None],
-        gallery=_image(figures.gallery(truth, samples), "The first fields of the data and of the model."),
+        gallery=image_of(figures.gallery(truth, samples), "The first fields of the data and of the model."),
         scores=scores,
         score_labels={name: LABELS.get(name, name.replace("_", " ")) for name in scores},
         score_table=_score_table(scores),
@@ -91,7 +91,7 @@ def write_report(
         statistics=[_statistics(field) for field in fields],
         distributions=[_distribution(truth, samples, field) for field in fields],
         models=[_model(row, timings or {}) for row in models],
-        training=_image(figures.training_curve(metrics), "The training loss against the step.") if metrics else None,
+        training=image_of(figures.training_curve(metrics), "The training loss against the step.") if metrics else None,
         config=as_yaml(config),
         tables={
             "Data": pairs(truth.attrs),
@@ -163,7 +163,8 @@ class Image:
         return cls(base64.b64encode(png).decode("ascii"), alt, width)
 
 
-def _image(figure: Figure, alt: str) -> Image:
+def image_of(figure: Figure, alt: str) -> Image:
+    """A figure as the page shows it, with the words for those who do not see it."""
     buffer = io.BytesIO()
     # Finer than the page, for sharp letters on a telephone; transparent, for dark pages.
     figure.savefig(buffer, format="png", dpi=_DPI, transparent=True, metadata={"Software": None})
@@ -258,7 +259,8 @@ def _score_table(scores: Mapping[str, list[ScoreRow]]) -> list[dict[str, Any]]:
 def _boxes(samples: xr.Dataset, anchors: xr.Dataset | None, scores: Mapping[str, Any]) -> list[Image]:
     shown = [name for name in ("residual_mse", "solution_error") if name in scores] or list(scores)[:2]
     return [
-        _image(figures.score_boxes(samples, anchors, name), f"Box plots of {LABELS.get(name, name)}.") for name in shown
+        image_of(figures.score_boxes(samples, anchors, name), f"Box plots of {LABELS.get(name, name)}.")
+        for name in shown
     ]
 
 
@@ -275,9 +277,9 @@ def _statistics(field: Field) -> dict[str, Any]:
 
 def _distribution(truth: xr.Dataset, samples: xr.Dataset, field: Field) -> dict[str, Any]:
     images = [
-        _image(figures.marginal(truth, samples, field.name), f"Histogram of {field.quantity}."),
-        _image(figures.spectrum(truth, samples, field.name), f"Power spectrum of {field.quantity}."),
-        _image(
+        image_of(figures.marginal(truth, samples, field.name), f"Histogram of {field.quantity}."),
+        image_of(figures.spectrum(truth, samples, field.name), f"Power spectrum of {field.quantity}."),
+        image_of(
             figures.spread_maps(truth, samples, field.name),
             f"Pointwise standard deviation of {field.quantity}.",
         ),

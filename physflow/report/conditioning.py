@@ -1,0 +1,164 @@
+"""Fields given sensors as one HTML page that needs nothing else.
+
+It shows the draws and their spread with the sensors on the map, and sets what the draws predict beside what sensors
+read, those that were held out in particular. The words of the page are in the template ``conditioning.html`` beside
+this module; it has the look of the report of an experiment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from physflow.fields import SAMPLE, field_names
+from physflow.report.comparison import LABELS, score_names, score_rows
+from physflow.report.html import html_file, image_of, pairs, write_page
+from physflow.report.posterior_figures import plot_posterior, plot_readings
+from physflow.report.predictions import Predictions, expected_inside, predictions_of
+from physflow.results import number
+
+__all__ = ["write_conditioning"]
+
+_MADE = ("mode", "prior", "method", "steps", "model_error_counted", "solves", "temperatures", "ancestors")
+_FEW = 0.05
+"""A share of particles: where all descend from fewer, they may resemble each other."""
+
+
+def write_conditioning(path: str | Path, ds: xr.Dataset, title: str = "Fields given sensors") -> Path:
+    """Write the page of draws given sensors.
+
+    Arguments:
+        path: The HTML file; an existing one is replaced, in one step.
+        ds: Draws of `physflow.conditioning.condition`, with their sensors (`physflow.sensors.with_sensors`).
+        title: The title of the page.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the Dataset holds no sensors, too few draws, or fields that have not two axes.
+        IsADirectoryError: If the path is a folder.
+    """
+    path = html_file(path)
+    predictions = predictions_of(ds)
+    used, held = (predictions.chosen(predictions.held_out == which) for which in (False, True))
+    made = {name: ds.attrs[name] for name in (*_MADE, "log_evidence", "seed") if name in ds.attrs}
+    others = {name: value for name, value in ds.attrs.items() if name not in made}
+    return write_page(
+        path,
+        "conditioning.html",
+        title=title,
+        mode=ds.attrs.get("mode"),
+        count=ds.sizes[SAMPLE],
+        tiles=list(_tiles(ds, used, held)),
+        notices=list(_notices(ds, predictions, used, held)),
+        maps=[
+            image_of(
+                plot_posterior(ds, name), f"Maps of {name}: mean and standard deviation of the draws, and two draws."
+            )
+            for name in field_names(ds)
+        ],
+        readings=image_of(plot_readings(predictions), "Predicted against observed readings."),
+        fit=[_fit(words, some) for words, some in _by_quantity(used)],
+        test=[_test(words, some, used) for words, some in _by_quantity(held)],
+        scores=[
+            {"name": name, "label": LABELS.get(name, name.replace("_", " ")), "row": score_rows(ds, None, name)[0]}
+            for name in score_names(ds)
+        ],
+        tables={"Draws": pairs({"samples": ds.sizes[SAMPLE], **made}, _plain), "Model": pairs(others)},
+    )
+
+
+def _plain(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _by_quantity(predictions: Predictions) -> Iterator[tuple[str, Predictions]]:
+    """The sensors of each quantity, and all of them if there are several."""
+    for quantity in predictions.quantities:
+        yield quantity, predictions.chosen(predictions.quantity == quantity)
+    if len(predictions.quantities) > 1:
+        yield "all", predictions
+
+
+def _fit(words: str, used: Predictions) -> dict[str, Any]:
+    return {
+        "words": words,
+        "sensors": len(used),
+        "chi_squared": used.chi_squared,
+        "deviation": math.sqrt(2 / len(used)),
+    }
+
+
+def _test(words: str, held: Predictions, used: Predictions) -> dict[str, Any]:
+    others = used.observed[used.quantity == words]
+    one = len(held.quantities) == 1
+    return {
+        "words": words,
+        "sensors": len(held),
+        "inside": int(held.inside.sum()),
+        "expected": expected_inside(len(held)),
+        "error": held.standardised_error,
+        # Scores of different units have no mean.
+        "crps": held.crps if one else None,
+        "trivial": held.crps_of(others) if one and len(others) > 1 else None,
+    }
+
+
+def _tiles(ds: xr.Dataset, used: Predictions, held: Predictions) -> Iterator[dict[str, str]]:
+    """The numbers at the top of the page."""
+    yield {"label": "draws", "value": str(ds.sizes[SAMPLE]), "note": f"mode {ds.attrs.get('mode', 'unknown')}"}
+    aside = f"{len(held)} held out" if len(held) else "none held out"
+    yield {"label": "sensors used", "value": str(len(used)), "note": f"of {' and '.join(used.quantities)}; {aside}"}
+    yield {
+        "label": "misfit of used sensors",
+        "value": number(used.chi_squared),
+        "note": "χ² per sensor; 1 is expected",
+    }
+    if len(held):
+        low, high = expected_inside(len(held))
+        yield {
+            "label": "held-out readings in their 90 % interval",
+            "value": f"{held.inside.sum()} of {len(held)}",
+            "note": f"{low} to {high} are expected",
+        }
+    if "solution_error" in ds:
+        median = float(ds["solution_error"].median())
+        yield {"label": "median solution error", "value": f"{number(100 * median)} %", "note": "0 % is exact"}
+
+
+def _notices(ds: xr.Dataset, predictions: Predictions, used: Predictions, held: Predictions) -> Iterator[str]:
+    """What a reader must know before trusting the draws."""
+    n = ds.sizes[SAMPLE]
+    if left := n - len(predictions.draws):
+        yield f"{left} of {n} draws say nothing finite of some sensor and are left out of all that concerns sensors."
+    if (ancestors := ds.attrs.get("ancestors", n)) < _FEW * n:
+        yield (
+            f"The {n} particles descend from {ancestors} of those at the start, so that they may resemble each other, "
+            "and the spread may be too small. Draw more of them, or with another seed, and compare."
+        )
+    if abs(used.chi_squared - 1) > 4 * math.sqrt(2 / len(used)):
+        why = "the noise may be smaller than std says, or the draws too much alike: take more samples"
+        if used.chi_squared > 1:
+            why = (
+                "the noise may be larger than std says, the prior may not hold such a field, or the draws may not have "
+                "found it: take more samples, start at the prior"
+            )
+        yield f"χ² per used sensor is {number(used.chi_squared)}, far from 1: {why}."
+    if not len(held):
+        yield (
+            "No sensor was held out: the draws were fitted to all that is known here, and nothing on this page tests "
+            "them. The option --held_out 0.2 sets a fifth of the places aside."
+        )
+        return
+    low, high = expected_inside(len(held))
+    if not low <= (inside := held.inside.sum()) <= high:
+        side = "too sure of themselves" if inside < low else "less sure than they could be"
+        yield (
+            f"{inside} of {len(held)} held-out readings lie in their intervals of 90 %, {low} to {high} are expected: "
+            f"the draws are {side}."
+        )
