@@ -10,20 +10,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
 from physflow.fields import SAMPLE, to_tensor
-from physflow.generative import Heun, RightHandSide
-from physflow.generative.integrators import Callback
+from physflow.generative import Heun, Solver
 from physflow.inference import (
     CoCoGen,
     Completion,
-    Corrected,
+    CorrectedSolver,
     Correction,
     InModelSpace,
     NewtonProjection,
@@ -33,7 +31,7 @@ from physflow.inference import (
 from physflow.model import Model
 from physflow.pde import Equation
 
-__all__ = ["ANCHOR", "END", "LOOP", "RAW", "SELECTION", "TRAINING", "CorrectedHeun", "Way", "costs", "sampled", "ways"]
+__all__ = ["ANCHOR", "END", "LOOP", "RAW", "SELECTION", "TRAINING", "Way", "costs", "sampled", "ways"]
 
 ANCHOR, RAW, END, LOOP, SELECTION, TRAINING = (
     "anchor",
@@ -48,30 +46,6 @@ START = 0.67
 """The time from which a correction in the loop acts."""
 SHARE = 0.1
 """The share of the samples that a selection keeps."""
-
-
-@dataclass(frozen=True)
-class CorrectedHeun(Heun):
-    """Heun's method along the velocity with a corrected data prediction, as a solver for `Model.sample`.
-
-    Arguments:
-        correction: The correction in model space.
-        start: The time from which it acts.
-    """
-
-    correction: Correction = field(repr=False)
-    start: float = START
-
-    def solve(
-        self, f: RightHandSide, x: Tensor, times: Sequence[float], callback: Callback | None, trajectory: bool
-    ) -> Tensor:
-        """The state carried along the given times; see `Solver.solve`."""
-
-        def corrected(x: Tensor, t: float) -> Tensor:
-            velocity = Corrected(lambda x, _, z=None: f(x, t), self.correction, start=self.start)
-            return velocity(x, torch.full((len(x),), t, dtype=torch.float64))
-
-        return super().solve(corrected, x, times, callback, trajectory)
 
 
 @dataclass(frozen=True)
@@ -126,13 +100,14 @@ def ways(equation: Equation, scale: Sequence[float]) -> dict[str, Way]:
     }
 
 
-def solver(way: Way, model: Model) -> Heun:
+def solver(way: Way, model: Model) -> Solver:
     """How a way integrates."""
     if way.loop is None:
         return Heun()
     # In double precision as at the end of sampling: rounding is what a second derivative amplifies.
     transform = model.transform
-    return CorrectedHeun(InModelSpace(way.loop, lambda y: transform.inverse(y.double()), transform))
+    correction = InModelSpace(way.loop, lambda y: transform.inverse(y.double()), transform)
+    return CorrectedSolver(correction, Heun(), start=START)
 
 
 def sampled(way: Way, model: Model, samples: int, seed: int) -> xr.Dataset:

@@ -12,16 +12,14 @@ import torch
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
-from oracles import mixture
 
 from physflow.assembly import make_network, make_transform, sizes_of
 from physflow.config import MLPConfig, ModelConfig, SamplingConfig, TrainingConfig, check_compatible
 from physflow.data import files
 from physflow.data.darcy import FIELDS
 from physflow.fields import grid_of, to_dataset, to_tensor
-from physflow.generative import Heun, integrate
 from physflow.grid import Grid
-from physflow.inference import Affine, Corrected
+from physflow.inference import CorrectedSolver
 from physflow.model import Model
 from physflow.pde import from_dataset, score
 
@@ -32,7 +30,6 @@ constraints, figures, methods, scores, harness = (
 )
 
 N, SAMPLES = 8, 6
-LINE = Affine(torch.tensor([[1.0, 2.0]]), torch.tensor([0.5]))
 """The states with x + 2 y = 1/2."""
 
 
@@ -83,16 +80,6 @@ def drawn(model, every):
         return known[key]
 
     return draw
-
-
-def test_the_solver_corrects_from_its_time_on():
-    flow, x0 = mixture(), torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for start in (0.0, 0.67, 1.0):
-        x = integrate(flow.velocity, x0, methods.CorrectedHeun(LINE, start), 10)
-        expected = integrate(Corrected(flow.velocity, LINE, start=start), x0, Heun(), 10)
-        np.testing.assert_allclose(x, expected, rtol=1e-13, atol=1e-13)
-        assert ((x[:, 0] + 2 * x[:, 1] - 0.5).abs().max() < 1e-13) == (start < 1)
-    assert repr(methods.CorrectedHeun(LINE)) == "CorrectedHeun(start=0.67)"
 
 
 def test_samples_without_a_correction_are_those_of_the_model(model, drawn):
@@ -176,7 +163,7 @@ def test_costs_are_medians_of_what_each_way_adds(monkeypatch):
 
     def sample(samples, seed, solver, steps, score):
         assert (samples, steps, score) == (5, 7, False)
-        looped = isinstance(solver, methods.CorrectedHeun)
+        looped = isinstance(solver, CorrectedSolver)
         if not looped:
             slow[0] = next(rounds)
         return work(3.0 if looped else 1.0, fields)

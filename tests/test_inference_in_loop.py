@@ -21,7 +21,7 @@ from physflow.generative import (
 )
 from physflow.grid import Grid
 from physflow.inference.corrections import Completion
-from physflow.inference.in_loop import Corrected, InModelSpace, Reinterpolated
+from physflow.inference.in_loop import Corrected, CorrectedSolver, InModelSpace, Reinterpolated
 from physflow.inference.projections import Affine
 from physflow.pde import Darcy
 
@@ -97,6 +97,17 @@ def test_corrected_leaves_early_items_alone():
 def test_corrected_at_the_end_is_an_error():
     with pytest.raises(ValueError, match=r"does not exist at t = 1: x_t holds no noise.*strictly between 0 and 1"):
         integrate(Corrected(gaussian().velocity, LINE), draw(3, 2), RK4(), 4)
+
+
+@pytest.mark.parametrize("solver", [Euler(), Midpoint(), Heun()], ids=repr)
+@pytest.mark.parametrize("start", [0.0, 0.67, 1.0])
+def test_a_corrected_solver_is_the_solver_along_the_corrected_velocity(solver, start):
+    flow, x0 = mixture(), draw(20, 2)
+    x = integrate(flow.velocity, x0, CorrectedSolver(LINE, solver, start=start), 10)
+    expected = integrate(Corrected(flow.velocity, LINE, start=start), x0, solver, 10)
+    torch.testing.assert_close(x, expected, rtol=1e-13, atol=1e-13)
+    if not isinstance(solver, Midpoint):
+        assert ((x[:, 0] + 2 * x[:, 1] - 0.5).abs().max() < 1e-13) == (start < 1)
 
 
 @pytest.mark.parametrize("mixing", [1, 3])

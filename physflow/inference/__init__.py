@@ -4,7 +4,7 @@ from physflow.inference.chains import Chains, run_chains
 from physflow.inference.corrections import Completion, Correction
 from physflow.inference.dps import DPS
 from physflow.inference.guidance import Guided, LikelihoodGuided
-from physflow.inference.in_loop import Corrected, InModelSpace, Reinterpolated
+from physflow.inference.in_loop import Corrected, CorrectedSolver, InModelSpace, Reinterpolated
 from physflow.inference.kernels import Hamiltonian, Kernel, PreconditionedCrankNicolson
 from physflow.inference.laplace import laplace
 from physflow.inference.linear_gaussian import linear_gaussian_posterior
@@ -31,6 +31,7 @@ __all__ = [
     "Completion",
     "Composed",
     "Corrected",
+    "CorrectedSolver",
     "Correction",
     "FixedMean",
     "FixedValues",

@@ -7,6 +7,8 @@ correction :math:`C` of this estimate steers the rest of the way, while there st
 
   .. math:: N' = \frac{x - \alpha_t C(D)}{\sigma_t}, \qquad v' = \dot\alpha_t C(D) + \dot\sigma_t N';
 
+  `CorrectedSolver` is a solver along it, for those who are given the velocity, such as `physflow.model.Model.sample`;
+
 * `Reinterpolated` is a solver: each step goes to the point of the path between the predicted or a fresh noise
   :math:`N` and the corrected data,
 
@@ -22,16 +24,28 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from physflow.generative import Euler, Gaussian, LinearPath, Path, RightHandSide, Source, Velocity
+from physflow.generative import (
+    Callback,
+    Euler,
+    Gaussian,
+    Heun,
+    LinearPath,
+    Path,
+    RightHandSide,
+    RungeKutta,
+    Solver,
+    Source,
+    Velocity,
+)
 from physflow.inference.corrections import Correction
 
-__all__ = ["Corrected", "InModelSpace", "Reinterpolated"]
+__all__ = ["Corrected", "CorrectedSolver", "InModelSpace", "Reinterpolated"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,34 @@ class Corrected:
         result = v.clone()
         result[late] = self.path.convert(data, x, t, given="data", wanted="velocity").to(v.dtype)
         return result
+
+
+@dataclass(frozen=True)
+class CorrectedSolver(Solver):
+    """A solver with fixed steps along the velocity with a corrected data prediction (`Corrected`).
+
+    Arguments:
+        correction: The correction of a data prediction of the shape of the state (`InModelSpace`).
+        solver: The solver.
+        path: The path for which the velocity was trained.
+        start: The time from which the prediction is corrected.
+    """
+
+    correction: Correction = field(repr=False)
+    solver: RungeKutta = field(default_factory=Heun)
+    path: Path = field(default_factory=LinearPath)
+    start: float = 0.0
+
+    def solve(
+        self, f: RightHandSide, x: Tensor, times: Sequence[float], callback: Callback | None, trajectory: bool
+    ) -> Tensor:
+        """The state carried along the given times; see `physflow.generative.Solver.solve`."""
+
+        def corrected(x: Tensor, t: float) -> Tensor:
+            velocity = Corrected(lambda x, _, z=None: f(x, t), self.correction, self.path, self.start)
+            return velocity(x, _times(t, x))
+
+        return self.solver.solve(corrected, x, times, callback, trajectory)
 
 
 @dataclass(frozen=True)
