@@ -82,7 +82,7 @@ ROWS = (
 PHYSICS_NOTE = (
     "Residual: mean square; relative: its norm over that of the source, 1 for p = 0. Solved: samples of a relative "
     f"residual of at most {SOLVED:g}. Mean of p: root mean square over the samples, in standard deviations of p. No "
-    f"field: samples that are not finite. {ROWS}"
+    f"field: samples that are not finite. A selection is judged here by what it was selected by, or nearly. {ROWS}"
 )
 MOVED = (
     Quantity("moved_log_permeability", "log K moved by"),

@@ -29,7 +29,8 @@ class Shift:
         field: The field; the logarithm of one that is positive.
         mean: The difference of the means over points and samples, over the standard deviation of all.
         std: The ratio of the standard deviations over points and samples.
-        spread: The ratio of the standard deviations over samples, averaged over points: 1 where no variety is lost.
+        spread: The ratio of the standard deviations over samples, root mean square over points: about 1 where no
+            variety is lost. NaN, as the others, for fewer than two samples.
     """
 
     field: str
@@ -94,8 +95,9 @@ def _shift(name: str, before: np.ndarray, after: np.ndarray) -> Shift:
     before, after = (u[np.isfinite(u).reshape(len(u), -1).all(1)].astype(np.float64) for u in (before, after))
     if len(before) and before.min() > 0:
         name, before, after = f"log {name}", np.log(before), np.log(after)
-    if not len(before) or not len(after) or (std := before.std()) == 0:
+    if len(before) < 2 or len(after) < 2 or (std := before.std()) == 0:
         return Shift(name, math.nan, math.nan, math.nan)
-    spread = before.std(0).mean()
-    ratio = float(after.std(0).mean() / spread) if spread else math.nan
+    # Unbiased variances: few samples of the same law must not look narrower than many.
+    spread = before.var(0, ddof=1).mean()
+    ratio = float((after.var(0, ddof=1).mean() / spread) ** 0.5) if spread else math.nan
     return Shift(name, float((after.mean() - before.mean()) / std), float(after.std() / std), ratio)

@@ -138,6 +138,11 @@ def test_laplace_finds_a_mode_of_a_curved_one():
     torch.testing.assert_close(found.mean, torch.tensor([math.sqrt(1 - 0.045)], dtype=torch.float64), rtol=1e-5, atol=0)
 
 
+def test_laplace_says_when_it_found_no_mode():
+    with pytest.warns(RuntimeWarning, match="nats above a mode.*allow more than 1 steps"):
+        laplace(two_wells(), torch.tensor([5.0], dtype=torch.float64), steps=1)
+
+
 def test_laplace_needs_a_start():
     posterior = seen(lambda z: z.log(), Y[:1], 1.0, 1)
     with pytest.raises(ValueError, match="start elsewhere"):
@@ -261,6 +266,23 @@ def test_annealing_forgets_particles_without_a_solution():
     posterior = seen(lambda z: torch.where(z > 0.5, torch.nan, z), Y[:1], 1.0, 1)
     found = annealed(posterior, 500, seed=0)
     assert found.z.max() <= 0.5
+
+
+def test_all_of_it_runs_where_gradients_are_switched_off():
+    with torch.inference_mode():
+        found = annealed(linear(), 20, laplace(linear()), seed=1)
+        chains = run_chains(linear(), 4, 2, burn_in=2)
+    assert found.z.isfinite().all()
+    assert chains.z.isfinite().all()
+
+
+def test_the_windows_of_a_burn_in_are_no_shorter_than_a_quarter(monkeypatch):
+    fitted = []
+    monkeypatch.setattr("physflow.inference.kernels.Tuned.refit", lambda self, z: fitted.append(self.adapted))
+    for burn_in, expected in ((100, [25, 50, 75]), (101, [26, 52, 78]), (7, [2, 4, 6])):
+        fitted.clear()
+        run_chains(linear(), 4, 1, burn_in=burn_in)
+        assert fitted == expected
 
 
 def test_annealing_refuses_what_it_cannot_do():

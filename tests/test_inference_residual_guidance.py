@@ -7,7 +7,7 @@ import torch
 
 from physflow.grid import Grid
 from physflow.inference.in_loop import InModelSpace
-from physflow.inference.newton import LinearSolve
+from physflow.inference.linear_solves import LinearSolve
 from physflow.inference.residual_guidance import CoCoGen, ResidualDescent
 from physflow.pde import Darcy
 

@@ -31,9 +31,19 @@ def test_the_shift_is_that_of_the_moments():
         assert shift.field == name
         assert shift.mean == pytest.approx((G[:50].mean() - G.mean()) / G.std(), rel=1e-9)
         assert shift.std == pytest.approx(G[:50].std() / G.std(), rel=1e-9)
-        assert shift.spread == pytest.approx(G[:50].std(0).mean() / G.std(0).mean(), rel=1e-9)
+        ratio = G[:50].var(0, ddof=1).mean() / G.var(0, ddof=1).mean()
+        assert shift.spread == pytest.approx(ratio**0.5, rel=1e-9)
         assert str(shift) in kept.attrs["selection_shift"]
         assert shift.std < 0.7
+
+
+def test_few_samples_taken_at_random_keep_the_spread():
+    G, rng = np.random.default_rng(0).normal(size=(400, 50)), np.random.default_rng(1)
+    ds = samples(range(400), G)
+    found = [shift_of(ds, ds.isel({SAMPLE: rng.choice(400, 4, replace=False)}), ("p",))[0].spread for _ in range(100)]
+    # The variance of four samples is that of all on average; its root, over 50 points, a little less.
+    assert abs(np.square(found).mean() - 1) < 4 * np.square(found).std() / 10
+    assert np.isnan(shift_of(ds, ds.isel({SAMPLE: [0]}), ("p",))[0].spread)
 
 
 def test_the_shift_is_printed_if_asked(capsys):

@@ -1,8 +1,8 @@
 r"""Markov chain Monte Carlo: many chains at once, to be judged by what they disagree on.
 
-A burn-in finds the step of the kernel by its acceptance and, in four windows of equal length, the Gaussian reference in
-whose coordinates it moves: each window but the first moves in that of the draws of the one before. Afterwards neither
-changes, so that the chains keep the law. They share step and reference, and nothing else.
+A burn-in finds the step of the kernel by its acceptance and, in four windows of about equal length, the Gaussian
+reference in whose coordinates it moves: each window but the first moves in that of the draws of the one before.
+Afterwards neither changes, so that the chains keep the law. They share step and reference, and nothing else.
 
 `physflow.metrics.split_r_hat` and `physflow.metrics.effective_sample_size` say whether the draws can be used.
 """
@@ -86,7 +86,8 @@ def run_chains(
         raise ValueError(
             f"{lost} of {chains} chains start where the potential is not finite, and would never leave: start elsewhere"
         )
-    window, rate = max(1, burn_in // _WINDOWS), 0.0
+    # Rounded up: what is left over must not become a window of one move.
+    window, rate = max(1, -(-burn_in // _WINDOWS)), 0.0
     seen: list[Tensor] = []
     kept: list[Tensor] = []
     for move in tqdm(range(burn_in + draws * thin), desc="chains", disable=not progress):

@@ -48,9 +48,10 @@ def conjugate_gradients(
         curvature = (p * q).sum(1)
         # Not a number compares false: such an item stops too.
         active = active & (curvature > 0)
-        step = torch.where(active, rr / curvature, 0.0)[:, None]
-        w, r = w + step * p, r - step * q
+        step, going = (rr / curvature)[:, None], active[:, None]
+        # Chosen, not multiplied by zero: what has stopped may hold products that are no numbers.
+        w, r = torch.where(going, w + step * p, w), torch.where(going, r - step * q, r)
         previous, rr = rr, r.square().sum(1)
         active = active & (rr > goal)
-        p = r + torch.where(active, rr / previous, 0.0)[:, None] * p
+        p = torch.where(active[:, None], r + (rr / previous)[:, None] * p, p)
     return w

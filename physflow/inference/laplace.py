@@ -3,9 +3,9 @@ r"""The Gaussian nearest to a posterior's mode: Laplace's approximation by Gauss
 The mode minimises :math:`\Phi(z) + \tfrac12 |z|^2`. With the Jacobian :math:`J` of the forward map in units of the
 noise, :math:`J_{ij} = \sigma_i^{-1} \partial_j H_i`, and the residual :math:`r = (y - H(z)) / \sigma`, a step solves
 
-.. math:: (J^T J + (1 + \mu) I)\, \delta = J^T r - z,
+.. math:: (J^T J + (1 + \mu) I)\, \delta = J^T r - z, \qquad \mu = \lambda\, \mathrm{tr}(J^T J + I) / d,
 
-and is taken if it lowers the function, :math:`\mu` falling then and rising otherwise. At the mode the covariance is
+and is taken if it lowers the function, :math:`\lambda` falling then and rising otherwise. At the mode the covariance is
 :math:`(J^T J + I)^{-1}`: exact for a linear forward map.
 
 References:
@@ -15,12 +15,19 @@ References:
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from physflow.inference.posterior import Gaussian, Posterior
 
 __all__ = ["laplace"]
+
+_TRIALS = 20
+"""How often the damping rises before a descent is given up."""
+_MISSED = 1.0
+"""The nats that the next step would gain at most at what counts as a mode."""
 
 
 def laplace(posterior: Posterior, start: Tensor | None = None, steps: int = 30, tolerance: float = 1e-3) -> Gaussian:
@@ -39,20 +46,22 @@ def laplace(posterior: Posterior, start: Tensor | None = None, steps: int = 30, 
 
     Raises:
         ValueError: If the forward map has no finite value at the start.
+
+    Warns:
+        RuntimeWarning: If the descent ended elsewhere than at a mode.
     """
     z = torch.zeros(posterior.dimension, dtype=torch.float64) if start is None else start.double()
     damping, identity = 1e-2, torch.eye(posterior.dimension, dtype=torch.float64)
     value = _objective(posterior, z)
     if not value < torch.inf:
         raise ValueError("the forward map is not finite at the start of the descent: start elsewhere")
-    r, J = posterior.linearised(z)
-    for _ in range(steps):
-        slope = J.T @ r - z
-        hessian = J.T @ J + identity
-        expected = 0.5 * float(slope @ torch.linalg.solve(hessian, slope))
-        if expected < tolerance:
+    for step in range(steps + 1):
+        r, J = posterior.linearised(z)
+        slope, hessian = J.T @ r - z, J.T @ J + identity
+        gain = 0.5 * float(slope @ torch.linalg.solve(hessian, slope))
+        if gain < tolerance or step == steps:
             break
-        for _ in range(20):
+        for _ in range(_TRIALS):
             trial = z + torch.linalg.solve(hessian + damping * identity * hessian.diagonal().mean(), slope)
             found = _objective(posterior, trial)
             if found < value:
@@ -61,9 +70,16 @@ def laplace(posterior: Posterior, start: Tensor | None = None, steps: int = 30, 
         else:
             break
         z, value, damping = trial, found, damping / 4
-        r, J = posterior.linearised(z)
+    # Less is what the precision of a solver may leave.
+    if not gain < _MISSED:
+        warnings.warn(
+            f"the descent ended {gain:.3g} nats above a mode, by its linearisation: start elsewhere, or allow more "
+            f"than {steps} steps",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     # The inverse of the triangular factor of the inverse: L L^T = (J^T J + I)^-1.
-    triangle = torch.linalg.cholesky(J.T @ J + identity)
+    triangle = torch.linalg.cholesky(hessian)
     factor = torch.linalg.solve_triangular(triangle, identity, upper=False).T
     return Gaussian(z, factor.contiguous())
 

@@ -10,7 +10,7 @@ so that :math:`p(y \mid x_t) \approx N(A D, S_y + A C A^T)`. Without the derivat
           D_y = D + C A^T (S_y + A C A^T)^{-1} (y - A D),
 
 with A linearised at D. The symbols are those of `physflow.inference.guidance`. For Gaussian data and linear A nothing
-is approximated, and the flow ends in the posterior. Of data with separate modes each is conditioned well, but their
+is approximated with as many iterations as sensors, and the flow ends in the posterior. Of data with separate modes each is conditioned well, but their
 weights stay somewhat closer to those of the prior. C is never formed: an iteration of conjugate gradients takes one
 product with it, a vector-Jacobian product of the model, and two with the derivative of A.
 
@@ -43,15 +43,16 @@ class MMPS(LikelihoodGuided):
     Arguments:
         velocity: See `Guided`, as `observations`, `path` and `t_min`.
         observations: See there.
-        iterations: The most iterations of conjugate gradients. Few stop short of the posterior where sensors are
-            precise, and forgive the model more: its derivative need not be symmetric, nor positive.
+        iterations: The most iterations of conjugate gradients. Few (1 to 3, as published) stop short of the
+            posterior where sensors are precise, and forgive the model more: its derivative need not be symmetric, nor
+            positive.
         tolerance: The relative residual at which they stop earlier, in [0, 1).
 
     Raises:
         ValueError: If `iterations` is not a whole number of at least 1, or the tolerance or `t_min` out of range.
     """
 
-    iterations: int = field(default=3, kw_only=True)
+    iterations: int = field(default=10, kw_only=True)
     tolerance: float = field(default=1e-6, kw_only=True)
 
     def __post_init__(self) -> None:

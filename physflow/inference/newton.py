@@ -20,7 +20,6 @@ The projection of a law onto the solutions is not the law conditioned on them: t
 
 References:
     J. Nocedal, S. Wright, "Numerical optimization", 2nd edition, 2006 (chapters 5 and 11).
-    Y. Notay, "Flexible conjugate gradients", SIAM Journal on Scientific Computing 22, 2000.
     C. Utkarsh et al., "Physics-constrained flow matching", NeurIPS 2025: this projection inside of sampling.
 """
 
@@ -35,142 +34,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from physflow.inference.linearisation import Linearisation
+from physflow.inference.linear_solves import LinearSolve, flexible_conjugate_gradients, linearised, spread
 
-__all__ = [
-    "LinearSolve",
-    "NewtonProjection",
-    "NewtonReport",
-    "NotConverged",
-    "ScaledFields",
-    "flexible_conjugate_gradients",
-    "inner",
-    "linearised",
-    "spread",
-]
+__all__ = ["NewtonProjection", "NewtonReport", "NotConverged", "ScaledFields"]
 
 _HALVINGS = 10
 """How often a step is halved that does not bring the residual down, before its sample is given up."""
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """The scalar product of two tensors (batch, ...) in each sample, shape (batch,)."""
-    return (a * b).flatten(1).sum(1)
-
-
-def spread(values: Tensor, x: Tensor) -> Tensor:
-    """One value for each sample, shape (batch,), shaped to multiply tensors like x (batch, ...)."""
-    return values.reshape(-1, *(1,) * (x.ndim - 1))
-
-
 class NotConverged(RuntimeWarning):
     """Some samples did not reach the tolerance; they were moved as far as they went."""
-
-
-def linearised(residual: Callable[[Tensor], Tensor], w: Tensor, name: str = "the fields") -> Linearisation:
-    """The linearisation of a residual r(w) at w, shape (batch, ...), that says what it is not differentiable in.
-
-    Arguments:
-        residual: r(w), shape (batch, ...), in differentiable torch operations.
-        w: The point, shape (batch, ...).
-        name: What w is, for the error.
-
-    Raises:
-        ValueError: If the residual is not differentiable in w.
-    """
-
-    def checked(w: Tensor) -> Tensor:
-        r = residual(w)
-        if torch.is_grad_enabled() and not r.requires_grad:
-            raise ValueError(
-                f"the residual is not differentiable in {name}: no gradient leads back to them; write it in torch "
-                "operations, without detach(), numpy or torch.no_grad()"
-            )
-        return r
-
-    return Linearisation(checked, w)
-
-
-def flexible_conjugate_gradients(
-    apply: Callable[[Tensor], Tensor],
-    precondition: Callable[[Tensor], Tensor],
-    b: Tensor,
-    target: Tensor,
-    iterations: int,
-) -> Tensor:
-    r"""Approximate solutions of :math:`A x = b`, one a sample, each left alone from its own target on.
-
-    The direction is corrected by :math:`\beta = z_{k+1} \cdot (q_{k+1} - q_k) / z_k \cdot q_k` with the residuals
-    :math:`q` and :math:`z = M q`, so that :math:`M` may be linear up to a small error only.
-
-    Arguments:
-        apply: A, symmetric and not negative; b lies in its range.
-        precondition: M, symmetric and positive on the range of A.
-        b: The right sides, shape (batch, ...).
-        target: The norm of the residual at which a sample stops, shape (batch,).
-        iterations: The most iterations.
-
-    Returns:
-        The solutions, of the shape of b.
-
-    References:
-        Y. Notay, 2000.
-    """
-    x, q = torch.zeros_like(b), b
-    z = precondition(q)
-    p, qz = z, inner(q, z)
-    active = inner(q, q) > target**2
-    for _ in range(iterations if active.any() else 0):
-        ap = apply(p)
-        curvature = inner(p, ap)
-        # What rounding leaves, or a preconditioner that sees nothing more, is no direction.
-        active = active & (curvature > 0) & (qz > 0)
-        step = torch.where(active, qz / curvature, 0.0)
-        x = x + spread(step, p) * p
-        q, previous = q - spread(step, p) * ap, q
-        active = active & (inner(q, q) > target**2)
-        if not active.any():
-            break
-        z = precondition(q)
-        # A sample that has stopped takes steps of length zero along directions that stay finite.
-        beta = torch.where(active, inner(q - previous, z) / qz, 0.0)
-        p, qz = z + spread(beta, p) * p, inner(q, z)
-    return x
-
-
-@dataclass(frozen=True)
-class LinearSolve:
-    r"""A good :math:`L^{-1} y` with :math:`L = -\partial r / \partial s`, made of a cheap one.
-
-    For residuals linear in the solution field :math:`s`, with :math:`L` symmetric and positive, or with a null space
-    that the cheap preconditioner leaves out (zero-flux walls).
-
-    **Good values.** A V-cycle alone shrinks the error in the norm of the energy, not in the Euclidean one that
-    `NewtonProjection` needs, the less so the rougher the coefficient. Solved to 1e-6, it takes 7 V-cycles at a
-    standard deviation of 1 in log K and 14 at 3; solved to 0.1 it saves little, and does not do at 2 already.
-
-    Arguments:
-        residual: residual(*inputs, s), shape (batch, *axes).
-        precondition: precondition(y, *inputs), an approximate :math:`L^{-1} y`, linear, symmetric and positive.
-        tolerance: The relative residual at which a sample stops.
-        iterations: The most iterations.
-    """
-
-    residual: Callable[..., Tensor]
-    precondition: Callable[..., Tensor]
-    tolerance: float = 1e-6
-    iterations: int = 60
-
-    def __call__(self, y: Tensor, *inputs: Tensor) -> Tensor:
-        """The solution, of the shape (batch, *axes) of the right side y, for the given inputs."""
-        at_zero = linearised(lambda s: self.residual(*inputs, s), torch.zeros_like(y), "the solution field")
-        return flexible_conjugate_gradients(
-            lambda v: -at_zero.pushforward(v),
-            lambda q: self.precondition(q, *inputs),
-            y,
-            self.tolerance * inner(y, y).sqrt(),
-            self.iterations,
-        )
 
 
 @dataclass(frozen=True)
@@ -342,7 +215,11 @@ class NewtonProjection:
         """
         with torch.inference_mode(False), torch.no_grad():
             w = self.encode(fields.detach().clone().double())
-            relative = self._relative(w) if len(w) else w.new_zeros(0)
+            relative = torch.full((len(w),), torch.nan, dtype=w.dtype, device=w.device)
+            # An equation refuses a whole batch for one field that is none.
+            known = (fields.isfinite() & w.isfinite()).flatten(1).all(1)
+            if known.any():
+                relative[known] = self._relative(w[known])
             steps = torch.zeros(len(w), dtype=torch.int64, device=w.device)
             # Not a number compares false: such a sample is left as it is, and has not converged.
             active = relative > self.tolerance

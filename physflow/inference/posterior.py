@@ -124,8 +124,8 @@ class Posterior:
         self.adjoints += len(z)
         potentials, gradients = [z.new_empty(0)], [z.new_empty(0, self.dimension)]
         for piece in z.split(self.block) if len(z) else ():
-            with torch.enable_grad():
-                leaf = piece.detach().requires_grad_()
+            with torch.inference_mode(False), torch.enable_grad():
+                leaf = piece.detach().clone().requires_grad_()
                 misfit = self._potential(leaf)
                 finite = misfit.isfinite()
                 # The sum of the finite ones: an infinite one has no gradient to spread.
@@ -149,7 +149,7 @@ class Posterior:
         self.adjoints += m
         rows = []
         for cotangents in torch.eye(m, dtype=torch.float64).split(self.block):
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 leaf = z.detach().expand(len(cotangents), -1).clone().requires_grad_()
                 residual = self.observations.residual(leaf)
                 (row,) = torch.autograd.grad(residual, leaf, -cotangents)

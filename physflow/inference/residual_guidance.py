@@ -22,8 +22,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from physflow.inference.linear_solves import inner, linearised, spread
 from physflow.inference.linearisation import Linearisation
-from physflow.inference.newton import inner, linearised, spread
 
 __all__ = ["CoCoGen", "ResidualDescent"]
 
@@ -96,8 +96,10 @@ class ResidualDescent:
         with torch.inference_mode(False), torch.no_grad():
             u = fields.detach().clone().double()
             channels = _absolute(self.channels, u)
-            for _ in range(self.steps):
-                u = self._step(u, channels)
+            # An equation refuses a whole batch for one field that is none: those that are not finite stay as they are.
+            known = u.isfinite().flatten(1).all(1)
+            for _ in range(self.steps if known.any() else 0):
+                u[known] = self._step(u[known], channels)
         return u.to(fields.dtype)
 
     def _inputs(self, fields: Tensor) -> tuple[Tensor, ...]:
