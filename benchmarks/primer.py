@@ -1,6 +1,6 @@
 """The primer: conditional flow matching from one Gaussian to four, seen and measured.
 
-    python benchmarks/primer.py --out benchmarks/results/primer        # about 3 minutes on 2 cores, 3 seeds
+    python benchmarks/primer.py --out benchmarks/results/primer        # about 8 minutes on one core, 3 seeds
     python benchmarks/primer.py --quick --out primer-quick             # about 20 seconds
 
 A Gaussian at the origin is carried to four at (+-4, +-4), all of variance 1/2, by a perceptron of width 64 that is
