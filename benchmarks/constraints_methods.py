@@ -16,14 +16,13 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from physflow.corrected import corrected_solver
 from physflow.fields import SAMPLE, to_tensor
 from physflow.generative import Heun, Solver
 from physflow.inference import (
     CoCoGen,
     Completion,
-    CorrectedSolver,
     Correction,
-    InModelSpace,
     NewtonProjection,
     ResidualDescent,
     ZeroMean,
@@ -104,10 +103,7 @@ def solver(way: Way, model: Model) -> Solver:
     """How a way integrates."""
     if way.loop is None:
         return Heun()
-    # In double precision as at the end of sampling: rounding is what a second derivative amplifies.
-    transform = model.transform
-    correction = InModelSpace(way.loop, lambda y: transform.inverse(y.double()), transform)
-    return CorrectedSolver(correction, Heun(), start=START)
+    return corrected_solver(model, way.loop, START)
 
 
 def sampled(way: Way, model: Model, samples: int, seed: int) -> xr.Dataset:

@@ -16,12 +16,12 @@ from physflow.results import Quantity, Table
 
 __all__ = ["calibration_figure", "maps", "tables"]
 
-SHOWN = ("chains", "solver, law", "solver, model", "joint, mmps", "joint, dps", "prior")
+SHOWN = ("chains", "solver, law", "solver, model", "joint, MMPS", "joint, DPS, widened", "prior")
 SCORES = (
     ("mean", "error of the mean", "%"),
     ("std", "error of the std", "%"),
     ("spread", "spread", ""),
-    ("mmd", "MMD", ""),
+    ("mmd", "squared MMD", ""),
     ("sliced_w2", "sliced W2", ""),
 )
 
@@ -32,8 +32,14 @@ def tables(sets: int) -> list[Table]:
     Arguments:
         sets: How many problems the ranks are of.
     """
-    over = "± is the standard deviation over the problems."
-    cost = (Quantity("solves", "solves"), Quantity("seconds", "time", "s"), Quantity("temperatures", "temperatures"))
+    over = "± is the standard deviation over the problems, with one trained flow."
+    cost = (
+        Quantity("solves", "solves"),
+        Quantity("seconds", "time", "s"),
+        Quantity("temperatures", "temperatures"),
+        Quantity("ancestors", "ancestors"),
+        Quantity("diverged", "diverged"),
+    )
     chains = (
         Quantity("r_hat", "largest R-hat"),
         Quantity("least_sample_size", "least effective sample size"),
@@ -84,12 +90,19 @@ def _maps(work: Path, problem: Problem, chains: Tensor) -> Figure:
             if not np.isfinite(values[row]).all():
                 ax.axis("off")
                 continue
-            show(ax, values[row], scale, colormap)
+            # x to the right and y upwards.
+            show(ax, values[row].T[::-1], scale, colormap)
             if row == 0:
                 ax.set_title(name, fontsize=9.5)
             if name in ("truth", "chains"):
                 ax.plot(
-                    places[:, 0], places[:, 1], "o", markersize=2.2, color="white", markeredgecolor="black", mew=0.5
+                    places[:, 0],
+                    problem.resolution - 1 - places[:, 1],
+                    "o",
+                    markersize=2.2,
+                    color="white",
+                    markeredgecolor="black",
+                    mew=0.5,
                 )
         colorbar(figure, list(panels[row]), scale, colormap, label, every, "right")
     return figure
@@ -113,6 +126,8 @@ def _calibration(ranks: Tensor, draws: int, shown: int = 16) -> Figure:
     panels = figure.subplots(4, 4, sharex=True, sharey=True).ravel()
     sets, bins = len(ranks), 5 if len(ranks) < 100 else 10
     low, high = binom.ppf((0.005, 0.995), sets, 1 / bins)
+    for ax in panels[ranks.shape[1] :]:
+        ax.axis("off")
     for k, ax in enumerate(panels[: min(shown, ranks.shape[1])]):
         counts, edges = np.histogram((ranks[:, k].numpy() + 0.5) / (draws + 1), bins, (0, 1))
         ax.bar(edges[:-1], counts, 1 / bins, align="edge", color=COLORS[0], alpha=0.5, edgecolor="white")

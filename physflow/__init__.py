@@ -13,6 +13,7 @@ __all__ = [
     "condition",
     "conditioning",
     "config",
+    "corrected_solver",
     "data",
     "experiment",
     "fields",
@@ -35,6 +36,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("physflow.model").load
     if name == "condition":
         return importlib.import_module("physflow.conditioning").condition
+    if name == "corrected_solver":
+        return importlib.import_module("physflow.corrected").corrected_solver
     if name in __all__:
         return importlib.import_module(f"physflow.{name}")
     raise AttributeError(f"module 'physflow' has no attribute {name!r}; it has: {', '.join(__all__)}")

@@ -9,7 +9,13 @@ to draws of :math:`u` given :math:`y`.
   limit of many particles, and every pair solves the equation.
 * ``"joint"``: the model's flow over all fields is guided to the observations (`physflow.inference.guidance`). No solve
   is needed, but the pairs are as far from the equation as the model's own, the distance of its p from S(K) has to be
-  counted as noise (`model_error`), and guidance is an approximation wherever fields are not Gaussian.
+  counted as noise (`model_error`), and guidance is an approximation wherever fields are not Gaussian. That noise is
+  taken as independent between sensors, which the error of a model is not: neighbours err together, and draws given
+  many close sensors are too sure of themselves.
+
+A solution between walls without flux is known up to a constant, and the equation takes the one of mean zero. Readings
+with another datum have :math:`y = H(p + c) + \sigma \eta` with an unknown :math:`c = s \zeta`, common to all readings
+of solution fields. Mode ``"solver"`` draws :math:`\zeta \sim N(0, 1)` with z for a given standard deviation s.
 
 References:
     A. M. Stuart, "Inverse problems: a Bayesian perspective", Acta Numerica 19, 2010, section 2.
@@ -18,9 +24,10 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,20 +36,10 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from physflow.config import DataConfig, nearest
-from physflow.data.karhunen_loeve import KarhunenLoeve
-from physflow.data.laws import Lognormal, law_of
-from physflow.fields import SAMPLE, to_dataset
-from physflow.generative import (
-    Coordinates,
-    Euler,
-    FlowMatching,
-    Gaussian,
-    StandardNormal,
-    Velocity,
-    integrate,
-    starting_points,
-)
+from physflow import __version__
+from physflow.config import nearest
+from physflow.fields import SAMPLE, SENSOR, to_dataset
+from physflow.generative import FlowMatching, Velocity, integrate, starting_points
 from physflow.inference import (
     DPS,
     MMPS,
@@ -56,7 +53,17 @@ from physflow.inference import (
     PseudoinverseGuidance,
     annealed,
     assemble,
+    joined,
     laplace,
+)
+from physflow.input_priors import (
+    PRIOR_DRAWS,
+    InputPrior,
+    beside_the_prior,
+    check_white,
+    equation_of,
+    law_prior,
+    model_prior,
 )
 from physflow.judgement import judgeable
 from physflow.model import Model
@@ -68,119 +75,51 @@ METHODS: dict[str, type[Guided]] = {"mmps": MMPS, "dps": DPS, "pseudoinverse": P
 """The guidances by the names that `condition` and the command line take."""
 
 _BLOCK = 50
+_OWN = ("velocity", "observations", "path")
+"""What `condition` itself gives to a guidance."""
 _RANGE = 20.0
 """Of the logarithm of a positive input in one sample: a solver in double precision is of no use beyond."""
 
 
-@dataclass(frozen=True)
-class InputPrior:
-    """The input fields of an equation, made from coordinates with a standard normal law.
-
-    Arguments:
-        decode: A differentiable map of coordinates, (batch, d) in float64, to the inputs, (batch, channel, *axes).
-        dimension: The number d of coordinates.
-        words: What it is, in words.
-    """
-
-    decode: Callable[[Tensor], Tensor]
-    dimension: int
-    words: str
-
-
-def law_prior(config: DataConfig) -> InputPrior:
-    r"""The prior of a data set itself: the Karhunen-Loeve coefficients :math:`\xi` of its permeability.
-
-    Arguments:
-        config: The settings of the generator: log-normal, with a number of modes and normal coefficients.
-
-    Raises:
-        ValueError: If the law is another.
-    """
-    law = law_of(config)
-    if not isinstance(law, Lognormal) or not isinstance(law.field, KarhunenLoeve) or law.field.coefficients != "normal":
-        raise ValueError(
-            "expected a log-normal law of normal Karhunen-Loeve coefficients (modes=64, say): the coordinates of other "
-            "laws are not standard normal, or as many as there are points"
-        )
-    field = law.field
-    factor = torch.from_numpy(field.eigenvectors * np.sqrt(field.eigenvalues))
-
-    def decode(z: Tensor) -> Tensor:
-        return (z @ factor.T).exp().unflatten(1, (1, *field.grid.shape))
-
-    return InputPrior(decode, field.modes, f"Karhunen-Loeve coefficients, {field.modes} modes")
-
-
-def model_prior(model: Model, steps: int | None = None) -> InputPrior:
-    """The input fields as a model makes them, from what it draws as noise.
-
-    Where the latent holds the inputs (kind `fields`), z alone makes them, and the network is not needed. Otherwise the
-    coordinates are the noise, after those of the latent if it has one, and the inputs are where the flow carries them,
-    by Euler's method.
-
-    Arguments:
-        model: A model of the fields of an equation, with white noise, and z, if it has a latent, from N(0, I).
-        steps: The steps of the flow; those of the model by default.
-
-    Raises:
-        ValueError: If the model has no equation, or draws from something else.
-    """
-    equation = _equation_of(model)
-    channels = [model.fields.index(name) for name in equation.inputs]
-    latent = model.latent
-    if latent is not None and not isinstance(model.prior, StandardNormal):
-        raise ValueError(
-            f"this model draws z as {model.prior.words if model.prior else 'nothing'}, not from N(0, I): give it "
-            "such a prior first, physflow.fitting.with_prior(model, data, 'normal'), if its encodings are normal"
-        )
-    _check_white(model)
-    item = int(np.prod(model.shape))
-    if isinstance(latent, Coordinates) and set(equation.inputs) <= set(model.config.latent.fields):
-
-        def known(z: Tensor) -> Tensor:
-            items = latent.join(z, z.new_zeros(len(z), item))
-            return model.transform.inverse(items)[:, channels]
-
-        return InputPrior(known, latent.dimension, f"the latent of the model, {latent.dimension} components")
-    d = 0 if latent is None else latent.dimension
-    velocity, taken = model.objective.velocity(model.network), steps or model.sampling.steps
-
-    def carried(z: Tensor) -> Tensor:
-        parts = z.float()
-        told = None if latent is None else parts[:, :d]
-        y = integrate(velocity, parts[:, d:].reshape(-1, *model.shape), Euler(), taken, told)
-        items = y if latent is None or told is None else latent.join(told, y)
-        return model.transform.inverse(items.double())[:, channels]
-
-    return InputPrior(carried, d + item, f"the noise of the model, {d + item} components, {taken} Euler steps")
-
-
-def posterior_of(equation: Equation, prior: InputPrior, observations: Observations) -> Posterior:
-    """The law of the coordinates given observations, with the likelihood through the solver.
+def posterior_of(
+    equation: Equation, prior: InputPrior, observations: Observations, offset_std: float = 0.0
+) -> Posterior:
+    r"""The law of the coordinates given observations, with the likelihood through the solver.
 
     Arguments:
         equation: The equation.
         prior: The prior of its inputs.
         observations: Observations of its fields, shape (batch, channel, *axes), in the order of the equation's.
+        offset_std: The standard deviation s of an unknown constant that readings of solution fields have in common;
+            :math:`\zeta` is the last coordinate then. 0 is no such constant.
 
     Returns:
         The posterior. Coordinates whose inputs are not finite, not positive where they must be, or of a contrast at
         which no solution can be trusted, have probability 0.
     """
     positive = [equation.inputs.index(name) for name in equation.positive if name in equation.inputs]
+    d = prior.dimension
 
     def forward(z: Tensor) -> Tensor:
-        inputs = prior.decode(z)
+        inputs = prior.decode(z[:, :d])
         good = inputs.isfinite().flatten(1).all(1)
         for channel in positive:
             low, high = inputs[:, channel].flatten(1).aminmax(dim=1)
             good = good & (low > 0) & (high.log() - low.log() < _RANGE)
-        fields = equation.complete(*inputs[good].unbind(1))
+        fields = torch.stack(equation.complete(*inputs[good].unbind(1)), 1)
+        if offset_std:
+            fields = _shifted(equation, fields, offset_std * z[good, d])
         predicted = inputs.new_full((len(z), observations.size), torch.nan)
-        return predicted.index_put((good,), observations.operator(torch.stack(fields, 1)))
+        return predicted.index_put((good,), observations.operator(fields))
 
     seen = Observations(Function(forward, observations.size), observations.values, observations.noise_std)
-    return Posterior(seen, prior.dimension)
+    return Posterior(seen, d + bool(offset_std))
+
+
+def _shifted(equation: Equation, fields: Tensor, offset: Tensor) -> Tensor:
+    """Fields with a constant, shape (batch,), added to the solution fields."""
+    solved = fields.new_tensor([name in equation.solutions for name in equation.fields])
+    return fields + (offset[:, None] * solved)[(..., *[None] * (fields.ndim - 2))]
 
 
 def model_error(model: Model, observations: Observations, samples: int = 100, seed: int = 1) -> Tensor:
@@ -195,7 +134,7 @@ def model_error(model: Model, observations: Observations, samples: int = 100, se
     Returns:
         The root mean square difference of each reading, shape (m,); 0 where the inputs are read.
     """
-    equation = _equation_of(model)
+    equation = equation_of(model)
     ds = model.sample(samples, seed=seed, score=False, dtype="float64")
     fields = torch.stack([torch.from_numpy(ds[name].values) for name in equation.fields], 1)
     solved = model.complete(fields)
@@ -206,15 +145,17 @@ def model_error(model: Model, observations: Observations, samples: int = 100, se
 
 def condition(
     model: Model,
-    observations: Sequence[Observation] | Observations,
+    observations: Observation | Sequence[Observation] | Observations,
     n: int = 200,
     seed: int = 0,
     mode: Literal["solver", "joint"] = "solver",
-    method: str = "mmps",
+    method: str | None = None,
     steps: int | None = None,
     *,
+    beside: Observation | Sequence[Observation] | Observations | None = None,
     prior: InputPrior | None = None,
-    start: Literal["laplace", "prior"] = "laplace",
+    start: Literal["laplace", "prior"] | None = None,
+    offset_std: float = 0.0,
     kernel: Kernel | None = None,
     moves: int = 2,
     last: int = 6,
@@ -226,72 +167,114 @@ def condition(
     r"""Draw fields given observations, and score each.
 
     Arguments:
-        model: A model of the fields of an equation.
+        model: A model of the fields of an equation; for ``"joint"``, of any fields.
         observations: What was observed, by the names of the model's fields.
         n: The number of draws. With ``"solver"`` they are the particles: few of them also mean a coarse posterior.
         seed: The seed.
         mode: ``"solver"`` or ``"joint"``; see the module's docstring.
-        method: The guidance of ``"joint"``: ``"mmps"``, ``"dps"`` or ``"pseudoinverse"``.
+        method: The guidance of ``"joint"``: ``"mmps"``, the default, ``"dps"`` or ``"pseudoinverse"``.
         steps: The steps of the flow; 50 in the mode ``"joint"``, where few leave guidance no room.
+        beside: Observations that are not used, only predicted, such as those held out.
         prior: The prior of the inputs for ``"solver"``; that of the model by default (`model_prior`).
-        start: Where the annealing starts: at a Gaussian around one mode, which takes fewer solves, or at the prior,
-            which finds all modes.
+        start: Where the annealing of ``"solver"`` starts: at a Gaussian around one mode (``"laplace"``, the default),
+            which takes fewer solves, or at the prior, which finds all modes.
+        offset_std: For ``"solver"``, the standard deviation of an unknown constant in all readings of solution fields,
+            in their unit: their datum, where the walls do not fix it. The fields drawn keep the equation's.
         kernel: What moves the particles (`physflow.inference.annealed`): trajectories of ten leaps by default.
         moves: Moves of each particle at each temperature.
         last: Moves at the last one.
         inflate: Whether ``"joint"`` counts the model's own error as noise (`model_error`).
         score: Whether to add the scores of `physflow.pde.score`.
         progress: Whether to show a progress bar.
-        settings: More arguments of the guidance, such as ``iterations=5``.
+        settings: More arguments of the guidance of ``"joint"``, such as ``iterations=5``.
 
     Returns:
-        The draws over (sample, *axes) with their scores; the observations over ``sensor`` as ``observed``,
-        ``observed_std`` and, for each draw, ``predicted``; attributes that say how they were made.
+        The draws over (sample, *axes) with their scores; the observations, and after them those beside, over ``sensor``
+        as ``observed``, ``observed_std``, ``held_out`` and, for each draw, ``predicted``; ``model_error`` where it was
+        counted, and ``offset`` of each draw where it is unknown; attributes that say how they were made.
 
     Raises:
-        ValueError: If a name is unknown, observations do not fit the model, or the model cannot be used like this.
+        ValueError: If a name is unknown or a setting is of the other mode, observations do not fit the model, or the
+            model cannot be used like this.
+        TypeError: If the model or the observations are still a name or sensors, or a setting is unknown.
+
+    Warns:
+        UserWarning: In mode ``"solver"``, of a reading far from what any of 100 draws of the prior say there.
     """
-    if mode not in ("solver", "joint"):
-        raise ValueError(f"unknown mode {mode!r}; {nearest(str(mode), ('solver', 'joint'))}")
-    if start not in ("laplace", "prior"):
+    given_to: dict[str, dict[str, object]] = {
+        "solver": {"start": start, "prior": prior, "kernel": kernel, "offset_std": offset_std or None},
+        "joint": {"method": method},
+    }
+    if mode not in given_to:
+        raise ValueError(f"unknown mode {mode!r}; {nearest(str(mode), given_to)}")
+    if start not in (None, "laplace", "prior"):
         raise ValueError(f"unknown start {start!r}; {nearest(str(start), ('laplace', 'prior'))}")
-    if method not in METHODS:
+    if method is not None and method not in METHODS:
         raise ValueError(f"unknown method {method!r}; {nearest(str(method), METHODS)}")
+    (other,) = set(given_to) - {mode}
+    for name, value in given_to[other].items():
+        if value is not None:
+            raise ValueError(f"{name} says nothing with mode={mode!r}; it is for mode={other!r}")
     if n < 2:
         raise ValueError(f"a posterior needs two draws or more, got {n}")
-    given = (
-        observations
-        if isinstance(observations, Observations)
-        else assemble(observations, model.fields, model.grid.coordinates())
-    )
-    equation = _equation_of(model)
-    if mode == "solver":
+    if not 0 <= offset_std < np.inf:
+        raise ValueError(f"offset_std must be finite and not negative, got {offset_std!r}")
+    if isinstance(model, str | Path):
+        raise TypeError(f"expected a model, got its name {str(model)!r}; take physflow.load({str(model)!r})")
+    guidance = METHODS[method or "mmps"]
+    _check_settings(guidance if mode == "joint" else None, settings)
+    given, words = _assembled(model, observations)
+    every = given
+    if beside is not None:
+        unused, more = _assembled(model, beside)
+        every, words = joined((given, unused)), words + more
+    equation = equation_of(model) if mode == "solver" else model.equation
+    variables: dict[str, Any] = {}
+    offset: Tensor | None = None
+    if equation is not None and mode == "solver":
+        _check_datum(equation, offset_std)
         prior = prior or model_prior(model, steps)
-        law = posterior_of(equation, prior, given)
+        start = start or "laplace"
+        told = beside_the_prior(posterior_of(equation, prior, every, offset_std), every, words, seed)
+        for words_of_one in told:
+            warnings.warn(words_of_one, UserWarning, stacklevel=2)
+        law = posterior_of(equation, prior, given, offset_std)
         reference = laplace(law) if start == "laplace" else None
         particles = annealed(law, n, reference, kernel or Hamiltonian(10), moves, last, seed=seed, progress=progress)
+        d = prior.dimension
         with torch.no_grad():
-            pieces = [torch.stack(equation.complete(*prior.decode(z).unbind(1)), 1) for z in particles.z.split(256)]
+            pieces = [
+                torch.stack(equation.complete(*prior.decode(z[:, :d]).unbind(1)), 1) for z in particles.z.split(256)
+            ]
         fields = torch.cat(pieces)
+        if offset_std:
+            offset = offset_std * particles.z[:, d]
+            about = {"long_name": "unknown constant in readings of solutions", "fields": " ".join(equation.solutions)}
+            variables["offset"] = (SAMPLE, offset.numpy(), about)
         made = {
             "prior": prior.words,
+            "start": start,
+            **({"offset_std": offset_std} if offset_std else {}),
             "temperatures": len(particles.betas),
             "ancestors": particles.ancestors,
             "log_evidence": particles.log_evidence,
-            "solves": law.forwards + law.adjoints,
+            "solves": law.forwards + law.adjoints + PRIOR_DRAWS,
+            "beside_the_prior": "\n".join(told),
         }
     else:
         taken = 50 if steps is None else steps
         guided_by = given
-        if inflate:
-            error = model_error(model, given)
-            guided_by = dataclasses.replace(given, noise_std=(given.noise_std.square() + error.square()).sqrt())
-        fields = _guided(model, guided_by, n, seed, METHODS[method], taken, settings, progress)
-        made = {"method": method, "steps": taken, "model_error_counted": int(inflate)}
-    attrs = {**model.attrs, "trained_on": model.fingerprint, "seed": seed, "mode": mode, **made}
-    ds = to_dataset(fields, model.fields, model.grid, attrs)
-    predicted = torch.full((n, given.size), torch.nan, dtype=torch.float64)
-    good = judgeable(equation, fields)
+        if counted := inflate and equation is not None:
+            error = model_error(model, every)
+            variables["model_error"] = (SENSOR, error.numpy())
+            std = torch.hypot(given.noise_std, error[: given.size])
+            guided_by = dataclasses.replace(given, noise_std=std)
+        fields = _guided(model, guided_by, n, seed, guidance, taken, settings, progress)
+        made = {"method": method or "mmps", "steps": taken, "model_error_counted": int(counted)}
+    attrs = {**model.attrs, "trained_on": model.fingerprint, "physflow_version": __version__, "seed": seed}
+    ds = to_dataset(fields, model.fields, model.grid, {**attrs, "mode": mode, **made})
+    predicted = torch.full((n, every.size), torch.nan, dtype=torch.float64)
+    good = fields.isfinite().flatten(1).all(1) if equation is None else judgeable(equation, fields)
     if lost := n - int(good.sum()):
         warnings.warn(
             f"{lost} of {n} draws are no fields (not finite, or not positive where they must be) and have no scores: "
@@ -300,11 +283,68 @@ def condition(
             stacklevel=2,
         )
     with torch.no_grad():
-        predicted[good] = given.operator(fields[good].double())
-    ds["observed"] = ("sensor", given.values.numpy())
-    ds["observed_std"] = ("sensor", given.noise_std.numpy())
-    ds["predicted"] = ((SAMPLE, "sensor"), predicted.numpy())
-    return model.score(ds) if score else ds
+        seen = fields[good].double()
+        if equation is not None and offset is not None:
+            seen = _shifted(equation, seen, offset[good])
+        predicted[good] = every.operator(seen)
+    variables |= {
+        "observed": (SENSOR, every.values.numpy()),
+        "observed_std": (SENSOR, every.noise_std.numpy()),
+        "held_out": (SENSOR, np.arange(every.size) >= given.size),
+        "predicted": ((SAMPLE, SENSOR), predicted.numpy()),
+    }
+    ds = ds.assign(variables)
+    return model.score(ds) if score and equation is not None else ds
+
+
+def _check_settings(guidance: type[Guided] | None, settings: dict[str, Any]) -> None:
+    """Raise a TypeError if a setting is none of `condition`, and none of the guidance if there is one."""
+    valid = [name for name, p in inspect.signature(condition).parameters.items() if p.kind is not p.VAR_KEYWORD]
+    if guidance is not None:
+        valid += [name for name in inspect.signature(guidance).parameters if name not in _OWN]
+    for name in settings:
+        if name not in valid:
+            raise TypeError(f"unknown setting {name!r}; {nearest(name, valid)}")
+
+
+def _check_datum(equation: Equation, offset_std: float) -> None:
+    walls = getattr(equation, "boundary", None)
+    if offset_std and walls != "neumann":
+        raise ValueError(
+            f"offset_std is for a solution that is known up to a constant, between walls without flux; with "
+            f"boundary={walls!r} the equation fixes the datum: leave it at 0, and give readings with that datum"
+        )
+
+
+def _assembled(
+    model: Model, observations: Observation | Sequence[Observation] | Observations
+) -> tuple[Observations, list[str]]:
+    """Observations of a model's fields, and what each reading is called."""
+    if isinstance(observations, Observations):
+        return observations, [f"reading {i}" for i in range(observations.size)]
+    if isinstance(observations, str | Path):
+        raise TypeError(
+            f"expected observations, got the name {str(observations)!r}; take physflow.sensors.observations_of("
+            f"physflow.sensors.read_sensors({str(observations)!r}, model.grid.axes, model.fields))"
+        )
+    several = [observations] if isinstance(observations, Observation) else list(observations)
+    for one in several:
+        if not isinstance(one, Observation):
+            raise TypeError(
+                f"expected each observation as a physflow.inference.Observation, got {type(one).__name__}; sensors "
+                "become observations by physflow.sensors.observations_of"
+            )
+    cells, positive = model.grid.centering == "cells", None if model.equation is None else model.equation.positive
+    together = assemble(several, model.fields, model.grid.coordinates(), cells=cells, positive=positive)
+    words = []
+    for number, one in enumerate(several):
+        quantity = f"log {one.field}" if one.log else one.field or "all fields"
+        for i in range(np.size(one.values)):
+            place = (
+                "" if one.locations is None else f" at ({', '.join(f'{s:g}' for s in np.asarray(one.locations)[i])})"
+            )
+            words.append(f"{one.words(number, i)}, {quantity}{place},")
+    return together, words
 
 
 def _guided(
@@ -329,7 +369,7 @@ def _guided(
             "guidance needs a model trained by flow matching, this one was trained by "
             f"{model.training.objective}: use mode='solver'"
         )
-    _check_white(model)
+    check_white(model)
     if model.training.coupling != "independent":
         raise ValueError(
             f"guidance needs noise that is independent of the data; this model pairs them by "
@@ -350,17 +390,3 @@ def _guided(
             pieces.append(decode(integrate(velocity, x0, steps=steps)).float())
             bar.update(len(indices))
     return torch.cat(pieces)
-
-
-def _equation_of(model: Model) -> Equation:
-    if model.equation is None:
-        raise ValueError("conditioning needs an equation, and this model was trained on data without one")
-    return model.equation
-
-
-def _check_white(model: Model) -> None:
-    if not isinstance(getattr(model.objective, "source", Gaussian()), Gaussian):
-        raise ValueError(
-            f"this model starts from {model.training.source} noise; posteriors need noise N(0, I), the training's "
-            "source=gaussian"
-        )

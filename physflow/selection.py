@@ -21,6 +21,10 @@ from physflow.fields import SAMPLE
 __all__ = ["Shift", "candidates", "selected", "shift_of"]
 
 
+_ROUNDING = 1e-6
+"""More than the error of solutions that are stored in single precision."""
+
+
 @dataclass(frozen=True)
 class Shift:
     """How the statistics of a field change from all samples to those that are kept.
@@ -79,6 +83,11 @@ def selected(ds: xr.Dataset, n: int, by: str, fields: Sequence[str], show: bool 
     known = int(np.isfinite(values).sum())
     if known < n:
         raise ValueError(f"{n} samples are wanted, but only {known} of {len(values)} have a finite {by}: draw more")
+    if by == "solution_error" and known and np.nanmax(values) < _ROUNDING:
+        raise ValueError(
+            f"every solution_error is below {_ROUNDING:g}, which is rounding, as after completion: to select by it "
+            "would be to draw lots; select without completing, or by another score"
+        )
     kept = ds.isel({SAMPLE: np.sort(np.argsort(values, kind="stable")[:n])})
     shifts = "; ".join(map(str, shift_of(ds, kept, fields)))
     if show:

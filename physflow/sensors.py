@@ -10,8 +10,10 @@ field, and the standard deviation :math:`\sigma_i` of its noise.
     0.21, 0.30, pressure,         0.041, 0.002
     0.21, 0.30, log permeability, 0.35,  0.1
 
-The columns for the place are called as the axes of the grid, in the unit of its coordinates. A field called ``log K``
-or ``log_K`` is the natural logarithm of the field K, and so are its value and its noise. Columns may stand in any
+The columns for the place are called as the axes of the grid, in the unit of its coordinates. A field is
+called by its name, or by the symbol at the end of its long name (``K`` is the permeability, ``p`` the pressure);
+``log permeability``, ``log_permeability``, ``log K``, ``log_K`` and ``log(permeability)`` are its natural logarithm,
+and so are its value and its noise. Columns may stand in any
 order, and others beside them are left alone. Blank lines and lines that begin with ``#`` are skipped, and so is a byte
 order mark. A header with semicolons or tabs says that cells are separated by these; a decimal comma is understood then.
 
@@ -22,7 +24,9 @@ each reading is of. `with_sensors` keeps both together, in the order of the file
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +34,12 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 
 from physflow.config import nearest
 from physflow.config.checks import fraction
-from physflow.fields import SAMPLE, SENSOR, grid_of, to_tensor
+from physflow.fields import SAMPLE, SENSOR, grid_of, to_dataset, to_tensor
+from physflow.grid import Grid
 from physflow.inference import Observation, assemble
 
 __all__ = ["Sensor", "held_out", "observations_of", "order_of", "read_sensors", "with_sensors"]
@@ -52,6 +58,7 @@ class Sensor:
         value: What was read, y, in the unit of the field (or of its logarithm).
         std: The standard deviation :math:`\sigma` of its noise, in the same unit.
         log: Whether the natural logarithm of the field was read.
+        line: The line of the file that tells it, if there is one.
 
     Raises:
         ValueError: If a number is not finite, or the standard deviation not positive.
@@ -62,6 +69,7 @@ class Sensor:
     value: float
     std: float
     log: bool = False
+    line: int | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name, number in (("place", self.place), ("value", self.value), ("std", self.std)):
@@ -110,12 +118,16 @@ def read_sensors(
     (first, header), *rows = numbered
     delimiter = next((mark for mark in ";\t" if mark in header), ",")
     found = [name.casefold() for name in _cells(header, delimiter)]
+    if not {name.casefold() for name in columns} & set(found):
+        raise ValueError(f"{path}, line {first}: expected a header, {', '.join(columns)}, found {header.strip()!r}")
     for name in columns:
         if found.count(name.casefold()) != 1:
             what = "two columns" if name.casefold() in found else "no column"
-            hint = "" if name.casefold() in found else f"; {nearest(name, filter(None, found))}"
-            raise ValueError(f"{path}, line {first}: {what} {name!r}, expected {', '.join(columns)}{hint}")
-    sensors = []
+            raise ValueError(
+                f"{path}, line {first}: {what} {name!r}, expected {', '.join(columns)}; "
+                f"found: {', '.join(filter(None, found))}"
+            )
+    sensors, symbols = [], _symbols(fields or ())
     for number, line in rows:
         try:
             cells = _cells(line, delimiter)
@@ -124,9 +136,9 @@ def read_sensors(
                 raise ValueError(f"expected {len(found)} cells, one for each column, found {len(cells)}{comma}")
             row = {name: cells[found.index(name.casefold())] for name in columns}
             numbers = {name: _number(name, row[name], delimiter != ",") for name in columns if name != "field"}
-            field, log = _field(row["field"], fields)
+            name, log = _field(row["field"], fields, symbols)
             place = tuple(numbers[axis] for axis in axes)
-            sensors.append(Sensor(place, field, numbers["value"], numbers["std"], log))
+            sensors.append(Sensor(place, name, numbers["value"], numbers["std"], log, number))
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
     if not sensors:
@@ -147,15 +159,24 @@ def _number(column: str, cell: str, decimal_comma: bool) -> float:
         ) from None
 
 
-def _field(name: str, fields: Sequence[str] | None) -> tuple[str, bool]:
+def _symbols(fields: Sequence[str]) -> dict[str, str]:
+    """The fields by the symbols at the end of their long names, ``"permeability K"`` say."""
+    ds = to_dataset(torch.empty(0, len(fields), 1), fields, Grid((1,), axes=("point",)))
+    words = {name: str(ds[name].attrs.get("long_name", "")).split() for name in fields}
+    return {each[-1]: name for name, each in words.items() if len(each) > 1}
+
+
+def _field(name: str, fields: Sequence[str] | None, symbols: Mapping[str, str]) -> tuple[str, bool]:
     """The name of a field, and whether its logarithm is meant."""
-    log = name.casefold().startswith(("log ", "log_")) and name not in (fields or ())
-    field = name[4:].strip() if log else name
-    if not field:
+    if not name:
         raise ValueError("expected the name of a field, found an empty cell")
-    if fields is not None and field not in fields:
-        raise ValueError(f"unknown field {name!r}; {nearest(name, [*fields, *(f'log {valid}' for valid in fields)])}")
-    return field, log
+    of = None if name in (fields or ()) else re.fullmatch(r"log(?:[ _]+([^()]+)|\s*\((.+)\))", name, re.IGNORECASE)
+    plain = (of[1] or of[2]).strip() if of else name
+    found = plain if fields is None or plain in fields else symbols.get(plain)
+    if found is None:
+        valid = [*(fields or ()), *(f"log {each}" for each in fields or ())]
+        raise ValueError(f"unknown field {name!r}; {nearest(name, valid)}")
+    return found, of is not None
 
 
 def order_of(sensors: Sequence[Sensor]) -> list[int]:
@@ -184,18 +205,20 @@ def observations_of(sensors: Sequence[Sensor]) -> list[Observation]:
     """
     if not sensors:
         raise ValueError("expected at least one sensor, got none")
-    groups: dict[tuple[str, bool], list[Sensor]] = {}
-    for sensor in sensors:
-        groups.setdefault((sensor.field, sensor.log), []).append(sensor)
+    groups: dict[tuple[str, bool], list[tuple[str, Sensor]]] = {}
+    for i, sensor in enumerate(sensors):
+        label = f"sensor {i}" if sensor.line is None else f"line {sensor.line}"
+        groups.setdefault((sensor.field, sensor.log), []).append((label, sensor))
     return [
         Observation(
-            field,
-            np.array([sensor.value for sensor in group]),
-            np.array([sensor.std for sensor in group]),
-            locations=np.array([sensor.place for sensor in group]),
+            name,
+            np.array([sensor.value for _, sensor in group]),
+            np.array([sensor.std for _, sensor in group]),
+            locations=np.array([sensor.place for _, sensor in group]),
             log=log,
+            labels=[label for label, _ in group],
         )
-        for (field, log), group in groups.items()
+        for (name, log), group in groups.items()
     ]
 
 
@@ -231,14 +254,14 @@ def with_sensors(ds: xr.Dataset, sensors: Sequence[Sensor], held: Sequence[Senso
 
     Arguments:
         ds: Draws over (sample, \*axes), such as `physflow.conditioning.condition` makes. What they hold over ``sensor``
-            is replaced.
+            is replaced; a ``model_error`` of these sensors is kept. An ``offset`` of each draw is in what is predicted.
         sensors: All sensors, used or not.
         held: Those of them that were not used.
 
     Returns:
         The Dataset with, over ``sensor`` and in the order of the sensors, ``observed``, ``observed_std``, ``held_out``
         and, for each draw, ``predicted`` without noise; their places, one variable an axis (``sensor_x``, say),
-        ``sensor_field``, and ``sensor_log``, whether the logarithm is meant.
+        ``sensor_field``, ``sensor_log``, whether the logarithm is meant, and ``sensor_line``, in the file, or 0.
 
     Raises:
         ValueError: If there is no sensor, or one is of an unknown field, outside the domain, or contradicts another.
@@ -246,20 +269,58 @@ def with_sensors(ds: xr.Dataset, sensors: Sequence[Sensor], held: Sequence[Senso
     observations = observations_of(sensors)
     names = list(dict.fromkeys(sensor.field for sensor in sensors))
     fields, grid = to_tensor(ds, names, finite=False), grid_of(ds, names)
+    if "offset" in ds:
+        moved = [name in str(ds["offset"].attrs.get("fields", "")).split() for name in names]
+        fields[:, moved] += torch.from_numpy(ds["offset"].values).reshape(-1, *[1] * (fields.ndim - 1)).to(fields)
     with torch.no_grad():
-        readings = assemble(observations, names, grid.coordinates()).operator(fields)
+        readings = assemble(observations, names, grid.coordinates(), cells=grid.centering == "cells").operator(fields)
     predicted = torch.empty_like(readings)
     predicted[:, order_of(sensors)] = readings
     places = np.array([sensor.place for sensor in sensors])
     unused = set(held)
+    units = {str(ds[name].attrs.get("units", "")) for name in names}
+    unit = {"units": units.pop()} if len(units) == 1 and not any(sensor.log for sensor in sensors) else {}
     columns: dict[str, Any] = {
         **{f"sensor_{axis}": place for axis, place in zip(grid.axes, places.T, strict=True)},
         "sensor_field": [sensor.field for sensor in sensors],
         "sensor_log": [sensor.log for sensor in sensors],
+        "sensor_line": [sensor.line or 0 for sensor in sensors],
         "held_out": [sensor in unused for sensor in sensors],
         "observed": [sensor.value for sensor in sensors],
         "observed_std": [sensor.std for sensor in sensors],
     }
-    variables: dict[str, Any] = {name: (SENSOR, np.array(column)) for name, column in columns.items()}
-    variables["predicted"] = ((SAMPLE, SENSOR), predicted.numpy())
+    about = {
+        **{f"sensor_{axis}": {"long_name": f"{axis} of the sensor"} | _unit(ds[axis]) for axis in grid.axes},
+        "sensor_field": {"long_name": "field that was read"},
+        "sensor_log": {"long_name": "whether its natural logarithm was read"},
+        "sensor_line": {"long_name": "line of the file, or 0"},
+        "held_out": {"long_name": "whether the reading was not used"},
+        "observed": {"long_name": "reading", **unit},
+        "observed_std": {"long_name": "standard deviation of its noise", **unit},
+    }
+    variables: dict[str, Any] = {name: (SENSOR, np.array(column), about[name]) for name, column in columns.items()}
+    variables["predicted"] = ((SAMPLE, SENSOR), predicted.numpy(), {"long_name": "reading of a draw, no noise", **unit})
+    if (error := _model_error(ds, sensors, unused)) is not None:
+        long_name = "root mean square error of the model's reading, counted as noise"
+        variables["model_error"] = (SENSOR, error, {"long_name": long_name, **unit})
     return ds.drop_dims(SENSOR, errors="ignore").assign(variables)
+
+
+def _unit(axis: xr.DataArray) -> dict[str, str]:
+    return {"units": str(axis.attrs["units"])} if "units" in axis.attrs else {}
+
+
+def _model_error(ds: xr.Dataset, sensors: Sequence[Sensor], unused: Set[Sensor]) -> NDArray[np.float64] | None:
+    """The error of the model that draws were made with, in the order of the sensors; NaN where it is not known."""
+    if "model_error" not in ds:
+        return None
+    groups = ([i for i, s in enumerate(sensors) if (s in unused) == which] for which in (False, True))
+    used, others = ([group[k] for k in order_of([sensors[i] for i in group])] for group in groups)
+    read = np.array([sensor.value for sensor in sensors])
+    # As `condition` leaves them, with or without those beside, or as they are here already.
+    for order in ([*used, *others], used, list(range(len(sensors)))):
+        if np.array_equal(read[order], ds["observed"]):
+            error = np.full(len(sensors), np.nan)
+            error[order] = ds["model_error"]
+            return error
+    return None

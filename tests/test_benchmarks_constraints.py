@@ -18,6 +18,7 @@ from physflow.config import MLPConfig, ModelConfig, SamplingConfig, TrainingConf
 from physflow.data import files
 from physflow.data.darcy import FIELDS
 from physflow.fields import grid_of, to_dataset, to_tensor
+from physflow.generative import FlowMatching
 from physflow.grid import Grid
 from physflow.inference import CorrectedSolver
 from physflow.model import Model
@@ -173,6 +174,8 @@ def test_costs_are_medians_of_what_each_way_adds(monkeypatch):
         sample=sample,
         fields=FIELDS,
         transform=None,
+        latent=None,
+        objective=FlowMatching(),
         sampling=SamplingConfig(solver="heun", steps=7),
         equation=SimpleNamespace(complete=lambda *_: work(0.75), residual=lambda *_: work(0.5)),
     )

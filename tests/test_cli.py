@@ -713,11 +713,13 @@ def test_condition_writes_where_it_is_told(physflow_command, model, wells, tmp_p
     monkeypatch.setattr("physflow.report.conditioning.write_conditioning", lambda path, ds: pages.append(path))
     out, page = tmp_path / "posterior.nc", tmp_path / "all.html"
     out.write_text("not precious")
+    monkeypatch.setattr("physflow.report.conditioning.notices_of", lambda ds: ["a word of warning"])
     words = ["condition", model, "--observations", wells, "--out", out, "--samples", 2, "--steps", 1, "--report", page]
     code, _, err = physflow_command(*words)
     assert (code, err) == (2, f"physflow: error: {out} exists; give another --out, or --overwrite to replace it\n")
-    code, printed, _ = physflow_command(*words, "--overwrite")
+    code, printed, err = physflow_command(*words, "--overwrite")
     assert (code, printed) == (0, f"{out}: 2 samples given 8 sensors; page: {page}\n")
+    assert err.endswith("physflow: warning: a word of warning\n")
     assert pages == [page]
     with xr.open_dataset(out) as ds:
         assert not ds["held_out"].any()
@@ -730,10 +732,21 @@ def test_condition_refuses_without_torch(wells, tmp_path):
     assert (done.returncode, done.stdout) == (2, "False\n")
 
 
+def test_the_help_of_condition_tells_the_defaults(physflow_command):
+    _, printed, _ = physflow_command("condition", "--help")
+    found = re.findall(r"--(\w+) (?:(?!  --).)*?\(default (\S+)\)", " ".join(printed.split()).replace(" --", "  --"))
+    told = {name: value.rstrip(",") for name, value in found}
+    expected = {f.name: "null" if f.default is None else str(f.default) for f in dataclasses.fields(ConditionOptions)}
+    assert told == expected
+
+
 def test_the_options_of_condition_are_those_of_the_function():
     signature = inspect.signature(conditioning.condition).parameters
     for f in dataclasses.fields(ConditionOptions):
-        if f.name not in ("samples", "held_out"):
+        if f.name in ("method", "start"):
+            # None there, so that what says nothing in a mode can be refused.
+            assert signature[f.name].default is None
+        elif f.name not in ("samples", "held_out"):
             assert signature[f.name].default == f.default
     assert signature["n"].default == ConditionOptions().samples
     assert set(typing.get_args(typing.get_type_hints(ConditionOptions)["method"])) == set(conditioning.METHODS)
@@ -754,6 +767,11 @@ def test_the_options_of_condition_are_those_of_the_function():
         (["--held-out", "1"], "unknown option --held-out; did you mean '--held_out'?"),
         (["--mode", "slover"], "unknown mode 'slover'; did you mean 'solver'?"),
         (["--start", "priors"], "unknown start 'priors'; did you mean 'prior'?"),
+        (["--offset_std", "-1"], "offset_std must be finite and not negative, got -1.0"),
+        (
+            ["--mode", "joint", "--offset_std", "1"],
+            "--offset_std says nothing with --mode joint; it is for --mode solver",
+        ),
         (["--method", "dps"], "--method says nothing with --mode solver; it is for --mode joint"),
         (["--mode", "joint", "--start", "prior"], "--start says nothing with --mode joint; it is for --mode solver"),
         ([], "no model 'absent': neither a folder nor one that ships with physflow"),
@@ -771,8 +789,13 @@ def test_what_condition_refuses_before_any_work(physflow_command, wells, tmp_pat
     ("line", "message"),
     [
         ("0.5,0.5,presure,0.1,0.05", ", line 10: unknown field 'presure'; did you mean 'pressure'?"),
-        ("0.5,2,pressure,0.1,0.05", "sensor 4 at (0.5, 2) lies outside the domain [0, 1] x [0, 1]"),
-        ("0.5,0.5,pressure,9,0.05", "observe 'pressure' at one place, (0.5, 0.5), but read"),
+        ("0.5,2,pressure,0.1,0.05", "wrong.csv: line 10 at (0.5, 2) lies outside the domain [0, 1] x [0, 1]"),
+        ("0.5,0.5,p,9,0.05", "wrong.csv: line 4 and line 10 observe 'pressure' at one place, (0.5, 0.5), but read"),
+        ("0.5,0.6,K,-9,0.05", "wrong.csv: line 10 reads -9 of 'permeability', which is positive: is this log permeab"),
+        (
+            "0.5,0.6,log p,1,0.05",
+            "wrong.csv: log=True for 'pressure', which may be negative and has no logarithm; expe",
+        ),
     ],
 )
 def test_condition_names_a_wrong_sensor_before_any_work(

@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.spatial.distance import cdist
 from test_model import SPACES, untrained
 
+import physflow
 from physflow.conditioning import InputPrior, condition, law_prior, model_error, model_prior, posterior_of
 from physflow.config import DataConfig, TrainingConfig
 from physflow.data import files
@@ -16,6 +17,7 @@ from physflow.data.darcy import generate
 from physflow.fields import to_tensor
 from physflow.generative import starting_points
 from physflow.inference import Observation, assemble
+from physflow.input_priors import beside_the_prior
 
 FIELDS = ("permeability", "pressure")
 LOG_K, P = ("permeability", True, 0.1), ("pressure", False, 0.005)
@@ -187,12 +189,21 @@ def test_the_error_of_a_model_is_that_of_its_solution():
         ({"method": "mmp"}, r"unknown method 'mmp'; did you mean 'mmps'\? valid: dps, mmps, pseudoinverse"),
         ({"n": 1}, "a posterior needs two draws or more, got 1"),
         ({"field": "presure"}, r"observation 0 \(presure\): unknown field 'presure'; did you mean 'pressure'"),
+        ({"offset_std": -1.0}, "offset_std must be finite and not negative, got -1.0"),
+        ({"method": "dps"}, "method says nothing with mode='solver'; it is for mode='joint'"),
+        ({"mode": "joint", "start": "prior"}, "start says nothing with mode='joint'; it is for mode='solver'"),
+        ({"mode": "joint", "offset_std": 1.0}, "offset_std says nothing with mode='joint'; it is for mode='solver'"),
+        (
+            {"field": "permeability", "value": -0.1},
+            "sensor 0 of observation 0 reads -0.1 of 'permeability', which is po",
+        ),
         ({"places": [[0.5, 1.5]]}, r"sensor 0 at \(0.5, 1.5\) lies outside the domain \[0, 1\] x \[0, 1\]"),
     ],
 )
 def test_bad_input_is_named(settings, message):
     places = settings.pop("places", [[0.5, 0.5]])
-    observations = [Observation(settings.pop("field", "pressure"), [0.1], 0.1, locations=places)]
+    value = settings.pop("value", 0.1)
+    observations = [Observation(settings.pop("field", "pressure"), [value], 0.1, locations=places)]
     with pytest.raises(ValueError, match=message):
         condition(untrained(SPACES["pod"]), observations, **{"n": 5, **settings})
 
@@ -203,7 +214,8 @@ def test_bad_input_is_named(settings, message):
         (
             lambda: untrained(equation=False),
             {},
-            "conditioning needs an equation, and this model was trained on data with",
+            "conditioning by the solver needs an equation, and this model was trained on data without one; a model "
+            "without a latent can be guided, mode='joint'",
         ),
         (
             lambda: untrained(SPACES["fields"]),
@@ -240,3 +252,151 @@ def test_models_that_cannot_be_used_so(make, settings, message):
 def test_other_laws_are_no_prior(settings):
     with pytest.raises(ValueError, match="expected a log-normal law of normal Karhunen-Loeve coefficients"):
         law_prior(DataConfig(**{"resolution": 8, "modes": 6, **settings}))
+
+
+ONE = Observation("pressure", [0.1], 0.1, locations=[[0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("model", "observations", "settings", "message"),
+    [
+        (None, ONE, {"itarations": 3}, "unknown setting 'itarations'; did you mean '"),
+        (None, ONE, {"mode": "joint", "itarations": 3}, "unknown setting 'itarations'; did you mean 'iterations'?"),
+        (None, ONE, {"iterations": 3}, "unknown setting 'iterations'; "),
+        ("darcy-small", ONE, {}, r"expected a model, got its name 'darcy-small'; take physflow.load\('darcy-small'\)"),
+        (
+            None,
+            "wells.csv",
+            {},
+            r"got the name 'wells.csv'; take .*observations_of\(physflow.sensors.read_sensors\('wells",
+        ),
+        (
+            None,
+            [3.0],
+            {},
+            "each observation as a physflow.inference.Observation, got float; sensors become observations",
+        ),
+    ],
+)
+def test_what_is_of_another_type_is_named(model, observations, settings, message):
+    with pytest.raises(TypeError, match=message):
+        condition(model or untrained(SPACES["pod"]), observations, 5, **settings)
+
+
+def test_one_observation_needs_no_list():
+    model, (observation,) = untrained(SPACES["fields"]), observed(LOG_K)
+    settings = {"n": 5, "seed": 1, "score": False}
+    xr.testing.assert_identical(condition(model, observation, **settings), condition(model, [observation], **settings))
+
+
+def shifted(observation, constant):
+    return dataclasses.replace(observation, values=observation.values + constant)
+
+
+def test_a_datum_that_is_unknown_is_found():
+    """Readings of K alone decide K; those of p then say the constant: its law is normal, of the mean of n readings."""
+    model = untrained(SPACES["fields"])
+    log_k, p = observed(("permeability", True, 1e-3), ("pressure", False, 0.05))
+    constant, offset_std, n = 3.0, 2.0, 300
+    ds = condition(model, [log_k, shifted(p, constant)], n, seed=1, offset_std=offset_std, score=False)
+    truth = generate(1, resolution=8, modes=6, seed=9, dtype="float64")
+    bare = assemble([p], FIELDS, axes_of(truth)).operator(to_tensor(truth, FIELDS))[0].numpy()
+    precision = len(p.values) / 0.05**2 + 1 / offset_std**2
+    mean = (constant + p.values - bare).sum() / 0.05**2 / precision
+    # The draws err by 1 / sqrt(n) of the deviation, resampled ones by up to twice that; what K leaves of p adds little.
+    deviation = precision**-0.5
+    assert float(ds["offset"].mean()) == pytest.approx(mean, abs=4 * 2 / np.sqrt(n) * deviation + 0.005)
+    assert float(ds["offset"].std()) == pytest.approx(deviation, rel=4 * 2 / np.sqrt(2 * n))
+    assert (ds["offset"].attrs["fields"], ds.attrs["offset_std"]) == ("pressure", offset_std)
+    # The fields keep the mean of zero that the equation gives them; what is predicted has the datum of the readings.
+    assert float(abs(ds["pressure"].mean(("x", "y"))).max()) < 1e-8
+    read = assemble([log_k, p], FIELDS, axes_of(ds)).operator(to_tensor(ds, FIELDS)).numpy()
+    read[:, 6:] += ds["offset"].values[:, None]
+    np.testing.assert_allclose(ds["predicted"], read, rtol=1e-12)
+
+
+def test_a_datum_says_nothing_of_the_fields():
+    """A constant in all readings of the pressure leaves draws of K as they are, if it may be any."""
+    model, (log_k, p) = untrained(SPACES["fields"]), observed(LOG_K, P)
+    n, found = 200, []
+    for constant in (0.0, 5.0):
+        ds = condition(model, [log_k, shifted(p, constant)], n, seed=1, offset_std=50.0, score=False)
+        found.append(np.log(ds["permeability"].values).reshape(n, -1))
+        assert float(ds["offset"].mean()) == pytest.approx(constant, abs=0.05)
+    # Means of n draws differ by sqrt(2 / n) of the deviation, of resampled ones by up to twice that.
+    gap = (found[1].mean(0) - found[0].mean(0)) / found[0].std(0)
+    assert np.sqrt((gap**2).mean()) < 2.5 * 2 * np.sqrt(2 / n)
+    assert "offset" not in condition(model, [log_k, p], 5, seed=1, score=False)
+
+
+def test_a_datum_that_the_walls_fix_is_refused():
+    model = untrained(SPACES["fields"])
+    model.equation.boundary = "dirichlet"
+    with pytest.raises(ValueError, match="with boundary='dirichlet' the equation fixes the datum: leave it at 0"):
+        condition(model, ONE, 5, offset_std=1.0)
+
+
+def test_readings_beside_the_prior_are_told_before_the_work():
+    model, observations = untrained(SPACES["fields"]), observed(LOG_K, P)
+    p = dataclasses.replace(observations[1], labels=[f"line {i + 2}" for i in range(6)])
+    far = dataclasses.replace(p, values=p.values + np.array([0, 0, 40.0, 0, 0, 0]))
+    near = condition(model, [observations[0], p], 5, score=False)
+    assert near.attrs["beside_the_prior"] == ""
+    with pytest.warns(
+        UserWarning, match=r"^line 4, pressure at \(.*\), reads 4\d\.\d* ?, and 100 draws of the prior say "
+    ):
+        ds = condition(model, observations[0], 5, beside=far, score=False)
+    (told,) = ds.attrs["beside_the_prior"].splitlines()
+    assert told.endswith(" there: other units, another datum, or a logarithm?")
+    with pytest.warns(UserWarning, match="draws of the prior say|only the first 5") as warned:
+        condition(model, observations[0], 5, beside=shifted(p, 40.0), score=False)
+    assert len(warned) == 6
+    assert str(warned[5].message) == "6 of 12 readings lie so far beside the prior; only the first 5 are told."
+
+
+def test_draws_of_the_prior_are_not_beside_it():
+    """Of readings made by the prior itself fewer than one in 500 is told."""
+    model = untrained(SPACES["fields"])
+    prior = model_prior(model)
+    observations = assemble(observed(LOG_K, P), FIELDS, model.grid.coordinates())
+    law = posterior_of(model.equation, prior, observations)
+    z = torch.randn(300, prior.dimension, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        read = law.observations.operator(z)
+    told = sum(
+        len(beside_the_prior(law, dataclasses.replace(observations, values=y), [""] * 12, seed))
+        for seed, y in enumerate(read)
+    )
+    # 3600 readings, of which one in 500 is 7.2.
+    assert told < 7.2
+    assert beside_the_prior(law, dataclasses.replace(observations, values=read[0] + 40), [""] * 12, 0)
+
+
+def test_what_was_not_used_is_predicted():
+    model, (log_k, p) = untrained(SPACES["pod"]), observed(LOG_K, P)
+    ds = condition(model, log_k, 5, steps=2, beside=p, score=False)
+    assert ds["held_out"].values.tolist() == [False] * 6 + [True] * 6
+    alone = condition(model, log_k, 5, steps=2, score=False)
+    np.testing.assert_array_equal(alone["permeability"], ds["permeability"])
+    np.testing.assert_array_equal(alone["predicted"], ds["predicted"][:, :6])
+    np.testing.assert_array_equal(ds["observed"][6:], p.values)
+    assert (ds.attrs["start"], ds.attrs["physflow_version"]) == ("laplace", physflow.__version__)
+
+
+def test_the_error_that_was_counted_is_told():
+    model, (log_k, p) = untrained(SPACES["pod"]), observed(LOG_K, P)
+    settings = {"mode": "joint", "steps": 10, "score": False}
+    ds = condition(model, log_k, 3, beside=p, **settings)
+    expected = model_error(model, assemble([log_k, p], FIELDS, model.grid.coordinates()))
+    np.testing.assert_array_equal(ds["model_error"], expected)
+    assert ds["model_error"].values[6:].min() > 0
+    assert "model_error" not in condition(model, log_k, 3, inflate=False, **settings)
+
+
+def test_fields_of_no_equation_are_guided():
+    # Noise that is not below the error of the model, which nothing tells here.
+    model, observations = untrained(SPACES["pod"], equation=False), observed(("permeability", True, 0.3))
+    ds = condition(model, observations, 20, seed=2, mode="joint", steps=10)
+    assert misfit(ds, observations) < 0.4 * misfit(model.sample(40, dtype="float64"), observations)
+    assert ds.attrs["model_error_counted"] == 0
+    assert not {"solution_error", "model_error"} & set(ds)

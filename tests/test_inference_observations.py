@@ -164,3 +164,56 @@ def test_assembly_names_the_observation(observation, message):
     good = Observation("pressure", [1.0], 0.1, locations=[[0, 0]])
     with pytest.raises(ValueError, match=message):
         assemble([good, observation], FIELDS, GRID.coordinates())
+
+
+LABELS = ("line 7", "line 9")
+
+
+@pytest.mark.parametrize(
+    ("observations", "message"),
+    [
+        (
+            [Observation("pressure", [1.0, 9.0], 0.1, locations=[[0.3, 0.3]] * 2, labels=LABELS)],
+            "^line 7 and line 9 obs",
+        ),
+        (
+            [Observation("pressure", [1.0, 9.0], 0.1, locations=[[0, 0], [0, 9]], labels=LABELS)],
+            r"^line 9 at \(0, 9\) lies",
+        ),
+        (
+            [Observation("permeability", [1.0, 0.0], 0.1, locations=[[0.3, 0.3], [0, 0]], labels=LABELS)],
+            r"^line 9 reads 0 of 'permeability', which is positive: is this log permeability\?",
+        ),
+        (
+            [Observation("permeability", [-0.5], 0.1, locations=[[0.3, 0.3]])],
+            "sensor 0 of observation 0 reads -0.5 of 'permeability', which is positive: is this log permeability",
+        ),
+        (
+            [Observation("pressure", [-0.5], 0.1, locations=[[0.3, 0.3]], log=True)],
+            "log=True for 'pressure', which may be negative and has no logarithm; expected the field itself, or a "
+            "field that is positive: permeability",
+        ),
+    ],
+)
+def test_sensors_have_names_and_signs(observations, message):
+    with pytest.raises(ValueError, match=message):
+        assemble(observations, FIELDS, GRID.coordinates(), positive=("permeability",))
+
+
+def test_signs_are_judged_where_they_are_known():
+    negative = Observation("permeability", [-0.5], 0.1, locations=[[0.3, 0.3]])
+    logarithm = Observation("permeability", [-0.5], 0.1, locations=[[0.3, 0.3]], log=True)
+    assert assemble([negative], FIELDS, GRID.coordinates()).size == 1
+    assert assemble([logarithm], FIELDS, GRID.coordinates(), positive=("permeability",)).size == 1
+
+
+def test_nodes_have_no_wall_beyond_them():
+    beyond = Observation("pressure", [1.0], 0.1, locations=[[0.0, 0.0]])
+    assert assemble([beyond], FIELDS, GRID.coordinates()).size == 1
+    with pytest.raises(ValueError, match=r"sensor 0 at \(0, 0\) lies outside the domain"):
+        assemble([beyond], FIELDS, GRID.coordinates(), cells=False)
+
+
+def test_each_value_has_a_label():
+    with pytest.raises(ValueError, match="expected a label for each of the 2 values, got 1"):
+        Observation("pressure", [1.0, 2.0], 0.1, locations=[[0, 0]] * 2, labels=["line 2"])

@@ -95,3 +95,21 @@ def test_a_sensor_outside_is_named():
 def test_impossible_sensors(axes, at, message):
     with pytest.raises(ValueError, match=message):
         Points(0, axes, at)
+
+
+def test_nodes_lie_on_the_walls():
+    grid = Grid((4, 5), ((0.0, 3.0), (0.0, 1.0)), centering="nodes")
+    u = torch.from_numpy(np.random.default_rng(2).normal(size=(1, 1, 4, 5)))
+    corners = Points(0, grid.coordinates(), [[0.0, 0.0], [3.0, 1.0]], cells=False)
+    assert torch.equal(corners(u)[0], u[0, 0, [0, 3], [0, 4]])
+    with pytest.raises(
+        ValueError, match=r"sensor 0 at \(3.2, 0.5\) lies outside the domain \[0, 3\] x \[0, 1\] \(1 of 1"
+    ):
+        Points(0, grid.coordinates(), [[3.2, 0.5]], cells=False)
+    # Half a spacing farther is a wall if these are centres.
+    assert Points(0, grid.coordinates(), [[3.2, 0.5]]).size == 1
+
+
+def test_a_label_names_a_sensor_outside():
+    with pytest.raises(ValueError, match=r"^line 8 at \(9\) lies outside the domain"):
+        Points(0, AXES[1], [[1.0], [9.0]], labels=["line 3", "line 8"])

@@ -16,7 +16,7 @@ from test_report_benchmarks import Page
 
 from physflow.fields import field_names, to_dataset
 from physflow.grid import Grid
-from physflow.report.conditioning import write_conditioning
+from physflow.report.conditioning import notices_of, write_conditioning
 from physflow.report.html import Image as Picture
 from physflow.report.posterior_figures import plot_posterior, plot_readings
 from physflow.report.predictions import Predictions, expected_inside, predictions_of
@@ -106,6 +106,8 @@ def test_draws_of_a_posterior_fit_what_they_are_given_as_the_truth_does(rng):
 def test_each_number_is_what_it_says(rng):
     p = Predictions(
         number=np.arange(2),
+        line=np.zeros(2, int),
+        place=np.zeros((2, 2)),
         quantity=np.array(["a", "b"]),
         observed=np.array([1.0, -2.0]),
         std=np.array([0.5, 2.0]),
@@ -288,7 +290,7 @@ def test_there_is_a_figure_for_each_field_and_one_for_the_readings(page, ds):
 def test_tables_hold_the_numbers(page, ds):
     found = predictions_of(ds)
     used, held = found.chosen(~found.held_out), found.chosen(found.held_out)
-    test, fit, scores = page.tables[:3]
+    test, misfits, fit, scores = page.tables[:4]
     low, high = expected_inside(2)
     assert [row[0] for row in test] == ["", "pressure"]
     assert test[1][1:4] == ["2", str(held.inside.sum()), f"{low} – {high}"]
@@ -303,8 +305,21 @@ def test_tables_hold_the_numbers(page, ds):
         ["mean squared residual", "1.00×10⁻⁹", "1.00×10⁻⁹ – 1.00×10⁻⁹"],
         ["solution error", "0.0300", "0.0200 – 0.0400"],
     ]
-    assert ["log_evidence", "−1.23"] in page.tables[3]
-    assert ["equation", "Darcy"] in page.tables[4]
+    order = np.argsort(-np.abs(found.misfits))
+    low, high = found.interval()
+    assert [row[0] for row in misfits[1:]] == [f"number {i}" for i in order]
+    for row, i in zip(misfits[1:], order, strict=True):
+        assert row[1:4] == [
+            ", ".join(f"{s:g}" for s in SENSORS[i].place),
+            SENSORS[i].quantity,
+            "held out" if i > 2 else "used",
+        ]
+        assert [float(cell.replace("−", "-")) for cell in row[4:5] + row[5].split(" – ") + row[6:]] == pytest.approx(
+            [SENSORS[i].value, low[i], high[i], found.misfits[i]], rel=6e-3
+        )
+    # An estimate that is biased low at few moves is no number for a page.
+    assert "log_evidence" not in page.text
+    assert ["equation", "Darcy"] in page.tables[5]
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -382,3 +397,34 @@ def test_without_scores_there_is_no_section_of_them(rng, tmp_path):
 def test_a_folder_is_no_page(rng, tmp_path):
     with pytest.raises(IsADirectoryError, match=r"is a folder; give .*report\.html"):
         write_conditioning(tmp_path, draws(rng))
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_what_the_draws_were_told_of_the_noise_and_the_datum_is_told(rng, tmp_path):
+    ds = with_sensors(draws(rng, 40), SENSORS, SENSORS[3:])
+    plain = predictions_of(ds)
+    ds["model_error"] = ("sensor", [0.0, 0.3, np.nan, 0.1, 0.2])
+    counted = predictions_of(ds)
+    np.testing.assert_allclose(counted.std, np.hypot(plain.std, [0, 0.3, 0, 0.1, 0.2]))
+    offset = np.linspace(1, 3, 40)
+    ds["offset"] = ("sample", offset, {"fields": "pressure"})
+    page = Page(write_conditioning(tmp_path / "page.html", ds))
+    assert "The noise on this page holds the model's own error" in page.text
+    assert f"it is 2.00 ± {offset.std(ddof=1):.3f} by the draws" in " ".join(page.text.split())
+    assert "offset" not in [row[0] for row in page.tables[3]]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_notices_hold_what_lies_beside_the_prior_and_how_hopeless_it_is(rng, tmp_path):
+    far = [Sensor(s.place, s.field, 50.0, s.std, s.log, line=i + 2) for i, s in enumerate(SENSORS)]
+    ds = with_sensors(draws(rng, beside_the_prior="line 2 reads 50\nline 3 reads 50"), far, far[3:])
+    assert notices_of(ds)[:2] == ["line 2 reads 50", "line 3 reads 50"]
+    assert "the readings may have other units, another datum or be of a logarithm" in notices_of(ds)[2]
+    page = Page(write_conditioning(tmp_path / "page.html", ds))
+    assert "With a χ² this large no draw is a field of these readings" in page.text
+    assert {row[0] for row in page.tables[1][1:]} == {f"line {i}" for i in range(2, 7)}
+    right = plot_readings(predictions_of(ds)).axes[1]
+    assert right.get_xlabel() == "sensor, by its line in the file"
+    np.testing.assert_array_equal(right.lines[1].get_xdata(), [2])
+    near = with_sensors(ds, [Sensor((1.5, 0.0), "pressure", 0.0, 3.0)])
+    assert "no draw is a field" not in Page(write_conditioning(tmp_path / "q.html", near)).text

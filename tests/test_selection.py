@@ -87,3 +87,9 @@ def test_what_cannot_be_selected_is_refused():
         selected(ds.drop_vars("score"), 1, "score", ("p",))
     with pytest.raises(ValueError, match="only 1 of 2 have a finite score: draw more"):
         selected(ds, 2, "score", ("p",))
+
+
+def test_to_select_solutions_by_their_rounding_is_refused():
+    ds = samples([3e-8, 1e-8, 2e-8], np.zeros((3, 2))).rename(score="solution_error")
+    with pytest.raises(ValueError, match=r"which is rounding, as after completion.*draw lots"):
+        selected(ds, 2, "solution_error", ("p",))

@@ -1,6 +1,7 @@
 """Sensors in files: what is read, what is refused, in which order, and what draws say of them."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,8 +87,7 @@ def test_a_field_may_itself_be_called_log(tmp_path):
         ("x,y,field,value,std\n# none\n", " holds a header and no sensor; expected a line for each"),
         (
             "# wells\nx,y,field,value,sdt\n",
-            ", line 2: no column 'std', expected x, y, field, value, std; did you mean 'sdt'? valid: field, sdt, "
-            "value, x, y",
+            ", line 2: no column 'std', expected x, y, field, value, std; found: x, y, field, value, sdt",
         ),
         ("x,y,field,value,std,x\n", ", line 1: two columns 'x', expected x, y, field, value, std"),
         (
@@ -261,3 +261,90 @@ def test_assembled_readings_match_the_sensors(rng):
     sensors = many(rng)
     values = assemble(observations_of(sensors), FIELDS, grid_of(ds).coordinates()).values
     assert values.tolist() == [sensors[i].value for i in order_of(sensors)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("permeability", ("permeability", False)),
+        ("K", ("permeability", False)),
+        ("p", ("pressure", False)),
+        *((name, ("permeability", True)) for name in ("log permeability", "log_permeability", "log(permeability)")),
+        *((name, ("permeability", True)) for name in ("log K", "log_K", "log(K)", "Log (K)")),
+    ],
+)
+def test_a_field_has_several_names(tmp_path, name, expected):
+    (sensor,) = read_sensors(saved(tmp_path, f"x,y,field,value,std\n0,0,{name},1,0.1\n"), fields=FIELDS)
+    assert (sensor.field, sensor.log, sensor.line) == (*expected, 2)
+
+
+@pytest.mark.parametrize("name", ["K", "log K", "logpressure", "log()", "k"])
+def test_symbols_are_those_of_the_fields_there_are(tmp_path, name):
+    with pytest.raises(ValueError, match=r"line 2: unknown field '.*'; .*valid: .*log pressure"):
+        read_sensors(saved(tmp_path, f"x,y,field,value,std\n0,0,{name},1,0.1\n"), fields=("pressure", "head"))
+
+
+def test_a_table_without_a_header_is_named(tmp_path):
+    path = saved(tmp_path, PLAIN.partition("\n")[2])
+    message = r"line 1: expected a header, x, y, field, value, std, found '0\.25,0\.5,pressure,-0\.125,0\.01'"
+    with pytest.raises(ValueError, match=message):
+        read_sensors(path, fields=FIELDS)
+
+
+def test_sensors_know_their_lines(tmp_path, rng):
+    sensors = read_sensors(saved(tmp_path, SPREADSHEET), fields=FIELDS)
+    assert [sensor.line for sensor in sensors] == [5, 6, 9]
+    assert [list(o.labels) for o in observations_of(sensors)] == [["line 5"], ["line 6"], ["line 9"]]
+    # One line twice is two readings.
+    assert [len(o.values) for o in observations_of(sensors * 2)] == [2, 2, 2]
+    found = with_sensors(draws(rng, bounds=((0.0, 2.0), (-1.0, 1.0))), sensors)
+    assert found["sensor_line"].values.tolist() == [5, 6, 9]
+    assert with_sensors(draws(rng), many(rng, count=2))["sensor_line"].values.tolist() == [0, 0]
+
+
+def test_variables_of_sensors_say_what_they_are(rng):
+    found = with_sensors(draws(rng), many(rng))
+    for name in [name for name, variable in found.data_vars.items() if "sensor" in variable.dims]:
+        assert found[name].attrs["long_name"]
+    # Of a logarithm and a field there is no common unit.
+    assert "units" not in found["observed"].attrs
+    assert with_sensors(draws(rng), many(rng, count=1))["predicted"].attrs["units"] == "1"
+
+
+def test_a_constant_in_the_readings_is_predicted(rng):
+    ds, sensors = draws(rng), many(rng)
+    plain = with_sensors(ds, sensors)["predicted"]
+    ds["offset"] = ("sample", np.array([1.0, -2.0, 0.5]), {"fields": "pressure"})
+    moved = with_sensors(ds, sensors)["predicted"] - plain
+    of_pressure = [sensor.field == "pressure" for sensor in sensors]
+    np.testing.assert_allclose(moved, ds["offset"].values[:, None] * np.array(of_pressure)[None], atol=1e-12)
+
+
+def test_the_error_of_a_model_stays_with_its_sensor(rng):
+    """`condition` orders readings by quantity, those used first; a table has its own order."""
+    ds, sensors = draws(rng), many(rng)
+    used, held = sensors[:3] + sensors[6:], sensors[3:6]
+    order = [s for group in (used, held) for s in (group[k] for k in order_of(group))]
+    read = ("sensor", [s.value for s in order])
+    given = ds.assign(observed=read, model_error=("sensor", [100 + s.value for s in order]))
+    found = with_sensors(given, sensors, held)
+    np.testing.assert_array_equal(found["model_error"], [100 + s.value for s in sensors])
+    xr.testing.assert_identical(with_sensors(found, sensors, held), found)
+    # Of those held out nothing is known.
+    without = with_sensors(given.isel(sensor=slice(len(used))), sensors, held)["model_error"].values
+    assert [i for i in range(12) if np.isnan(without[i])] == [3, 4, 5]
+    assert "model_error" not in with_sensors(given, many(rng, count=12)[::-1], held)
+
+
+def test_sensors_beyond_the_outermost_nodes_are_outside(rng):
+    grid = Grid((7, 5), ((0.0, 2.0), (-1.0, 0.5)), centering="nodes")
+    u = torch.from_numpy(np.exp(rng.standard_normal((3, 2, 7, 5))))
+    with pytest.raises(ValueError, match=r"sensor 0 at \(2.1, 0\) lies outside the domain \[0, 2\] x \[-1, 0.5\]"):
+        with_sensors(to_dataset(u, FIELDS, grid), [Sensor((2.1, 0.0), "pressure", 0.0, 1.0)])
+
+
+def test_the_table_of_the_examples_is_what_the_documentation_says():
+    sensors = read_sensors(Path(__file__).parent.parent / "examples" / "wells.csv", fields=FIELDS)
+    used, held = held_out(sensors, 0.2, seed=0)
+    assert (len(sensors), len({s.place for s in sensors})) == (30, 20)
+    assert (len(used), len({s.place for s in used}), len(held)) == (25, 16, 5)

@@ -7,12 +7,8 @@ norm of its gradient to `clip` and updates the weights by Adam at the learning r
           \begin{cases} 1 & \text{constant} \\
           \tfrac12 \bigl(1 + \cos \pi \frac{\max(0,\, n - N_w)}{N - N_w}\bigr) & \text{cosine} \end{cases}
 
-with :math:`N_w` steps of warm-up. What samples later is an exponential moving average of the weights,
-
-.. math:: \bar\theta \leftarrow d_n \bar\theta + (1 - d_n)\, \theta, \qquad
-          d_0 = 0, \quad d_n = \min\Bigl(d, \frac{1 + n}{10 + n}\Bigr),
-
-whose decay :math:`d_n` rises to :math:`d`, so that the first weights are soon forgotten.
+with :math:`N_w` steps of warm-up. What samples later is an exponential moving average of the weights
+(`physflow.generative.averages`).
 
 A set of data is read in epochs, each shuffled anew, in batches of `batch_size`; what remains of an epoch and
 is less than a batch is left out. A data set smaller than a batch is one batch. A stream of data has no epochs:
@@ -50,10 +46,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from physflow.config import TrainingConfig, to_dict
+from physflow.generative.averages import AveragedWeights
 from physflow.generative.batches import BatchSource, BatchStream
 from physflow.generative.checkpoints import Checkpoint, Draws, Record
 from physflow.generative.objectives import Objective
@@ -166,11 +162,7 @@ class _Run:
 
     def __init__(self, network: nn.Module, config: TrainingConfig, items: int, device: torch.device) -> None:
         self.network, self.config, self.device = network, config, device
-        self.average = AveragedModel(network)
-        # Collected once: to walk through the modules in every step costs small networks a tenth of their time.
-        parts = (network, self.average.module)
-        self._weights = tuple([p.detach() for p in part.parameters()] for part in parts)
-        self._buffers = tuple(list(part.buffers()) for part in parts)
+        self.average = AveragedWeights(network, config.ema)
         fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, fused=fused)
         self.schedule = LambdaLR(self.optimizer, _learning_rate_factor(config))
@@ -178,18 +170,6 @@ class _Run:
         self.record = Record(None)
         self.checkpoint: Checkpoint | None = None
         self.writes = False
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Move the averaged weights towards those of the network, see the module's docstring."""
-        n = int(self.average.n_averaged)
-        decay = min(self.config.ema, (1 + n) / (10 + n)) if n else 0.0
-        current, averaged = self._weights
-        # Weights that are all the same type and device are moved by one call.
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-        for ours, theirs in zip(*self._buffers, strict=True):
-            theirs.copy_(ours)
-        self.average.n_averaged += 1
 
     def keep(self, folder: Path | None, fingerprint: str, settings: Mapping[str, Any], rank: int) -> None:
         """Go on from the checkpoint in the folder, if there is one; from now on `save` writes there."""
@@ -260,7 +240,7 @@ def _loop(
             values = {"learning_rate": float(run.schedule.get_last_lr()[0])}
             run.optimizer.step()
             run.schedule.step()
-            run.update_average()
+            run.average.update()
             record.add(loss.item(), norm.item())
 
             last = record.step == config.steps

@@ -1,4 +1,19 @@
-"""Inference: corrections of sampled fields, and posteriors given observations."""
+"""Inference: corrections of sampled fields, and posteriors given observations.
+
+=========================================================  ============================================================
+you have                                                   take
+=========================================================  ============================================================
+sensors, and an equation with a solver                     `physflow.condition`
+sensors, and no solver                                     `physflow.condition` in mode ``"joint"``: `MMPS`, moment
+                                                           matching posterior sampling
+samples that must solve the equation                       ``model.sample(correction="complete")``: `Completion`
+an equation without a solver                               `NewtonProjection`
+a mean or values that are known exactly                    `FixedMean`, `FixedValues`
+a likelihood of your own                                   `Posterior` and `annealed`, checked by `run_chains`
+a paper to compare with                                    `Replacement`, `DPS` (diffusion posterior sampling),
+                                                           `CoCoGen` (physical consistency in sampling): baselines
+=========================================================  ============================================================
+"""
 
 from physflow.inference.chains import Chains, run_chains
 from physflow.inference.corrections import Completion, Correction
@@ -8,8 +23,9 @@ from physflow.inference.in_loop import Corrected, CorrectedSolver, InModelSpace,
 from physflow.inference.kernels import Hamiltonian, Kernel, PreconditionedCrankNicolson
 from physflow.inference.laplace import laplace
 from physflow.inference.linear_gaussian import linear_gaussian_posterior
+from physflow.inference.linear_solves import LinearSolve
 from physflow.inference.mmps import MMPS
-from physflow.inference.newton import LinearSolve, NewtonProjection, NewtonReport, NotConverged, ScaledFields
+from physflow.inference.newton import NewtonProjection, NewtonReport, NotConverged, ScaledFields
 from physflow.inference.observations import Observation, Observations, assemble, joined
 from physflow.inference.operators import Coarse, Function, Linear, Masked, Operator, Stacked
 from physflow.inference.points import Points

@@ -52,6 +52,8 @@ __all__ = ["Corrected", "CorrectedSolver", "InModelSpace", "Reinterpolated"]
 class InModelSpace:
     r"""A correction of fields in physical units as one of model space, :math:`y \mapsto T(C(T^{-1}(y)))`.
 
+    For a trained model `physflow.corrected_solver` makes it, with all that belongs to it.
+
     Arguments:
         correction: The correction :math:`C` of fields (batch, channel, *axes).
         decode: :math:`T^{-1}`, from model space to fields: the ``inverse`` of a `physflow.transforms.Transform`.

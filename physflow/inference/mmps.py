@@ -10,9 +10,10 @@ so that :math:`p(y \mid x_t) \approx N(A D, S_y + A C A^T)`. Without the derivat
           D_y = D + C A^T (S_y + A C A^T)^{-1} (y - A D),
 
 with A linearised at D. The symbols are those of `physflow.inference.guidance`. For Gaussian data and linear A nothing
-is approximated with as many iterations as sensors, and the flow ends in the posterior. Of data with separate modes each is conditioned well, but their
-weights stay somewhat closer to those of the prior. C is never formed: an iteration of conjugate gradients takes one
-product with it, a vector-Jacobian product of the model, and two with the derivative of A.
+is approximated with as many iterations as sensors, and the flow ends in the posterior. Of data with separate modes each
+is conditioned well, but their weights stay somewhat closer to those of the prior. C is never formed: an iteration of
+conjugate gradients takes one product with it, a vector-Jacobian product of the model, and two with the derivative of
+A.
 
 References:
     F. Rozet, G. Andry, F. Lanusse, G. Louppe, "Learning diffusion priors from observations by expectation

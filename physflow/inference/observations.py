@@ -149,9 +149,11 @@ class Observation:
         function: A differentiable function of the field (batch, \*axes) that returns (batch, m).
         operator: A differentiable function of all fields (batch, channel, \*axes) that returns (batch, m).
         log: Whether locations or mask observe the natural logarithm of the field.
+        labels: What the sensors are called in messages, shape (m,), such as ``"line 12"`` of a file.
 
     Raises:
-        ValueError: If where is said not at all or twice, or a field is missing or of no use.
+        ValueError: If where is said not at all or twice, or a field is missing or of no use, or there is not a label
+            for each value.
     """
 
     field: str | None
@@ -162,6 +164,7 @@ class Observation:
     function: Callable[[Tensor], Tensor] | None = None
     operator: Callable[[Tensor], Tensor] | None = None
     log: bool = False
+    labels: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         given = [w for w in ("locations", "mask", "function", "operator") if getattr(self, w) is not None]
@@ -176,10 +179,21 @@ class Observation:
             )
         if self.log and given[0] in ("function", "operator"):
             raise ValueError(f"log=True is for locations and masks; take the logarithm within the {given[0]}")
+        if self.labels is not None and len(self.labels) != np.size(self.values):
+            raise ValueError(f"expected a label for each of the {np.size(self.values)} values, got {len(self.labels)}")
+
+    def words(self, number: int, i: int) -> str:
+        """What sensor i is called, if this is observation `number` of several."""
+        return self.labels[i] if self.labels is not None else f"sensor {i} of observation {number}"
 
 
 def assemble(
-    observations: Sequence[Observation], fields: Sequence[str], coordinates: Sequence[ArrayLike]
+    observations: Sequence[Observation],
+    fields: Sequence[str],
+    coordinates: Sequence[ArrayLike],
+    *,
+    cells: bool = True,
+    positive: Sequence[str] | None = None,
 ) -> Observations:
     r"""Observations of fields (batch, channel, \*axes) from those written down by name.
 
@@ -187,31 +201,53 @@ def assemble(
         observations: At least one.
         fields: The names of the fields, in channel order.
         coordinates: The coordinates of the grid points, one increasing array an axis.
+        cells: Whether the points are centres of cells, with the walls half a spacing beyond them, or else nodes.
+        positive: The fields that are positive everywhere, if that is known: no sensor reads 0 or less of them, and
+            these alone have a logarithm.
 
     Returns:
         All of them, in their order.
 
     Raises:
-        ValueError: If a field is unknown, a sensor lies outside the domain, sizes do not fit, or two sensors at one
-            place contradict each other.
+        ValueError: If a field is unknown, a sensor lies outside the domain, sizes do not fit, two sensors at one
+            place contradict each other, or a reading cannot be of its field's sign.
     """
     axes = [np.asarray(axis, dtype=np.float64) for axis in coordinates]
     parts = []
     for number, observation in enumerate(observations):
         try:
-            operator = _operator(observation, fields, axes)
+            operator = _operator(observation, fields, axes, cells)
+            if positive is not None and observation.field is not None:
+                _check_sign(observation, number, positive)
             values, noise_std = (
                 torch.as_tensor(given, dtype=torch.float64) for given in (observation.values, observation.noise_std)
             )
             parts.append(Observations(operator, values, noise_std))
         except ValueError as error:
-            raise ValueError(f"observation {number} ({observation.field or 'of all fields'}): {error}") from error
+            which = f"observation {number} ({observation.field or 'of all fields'}): "
+            # A label says more than the number of a group.
+            raise ValueError(f"{which if observation.labels is None else ''}{error}") from error
     together = joined(parts)
     _check_contradictions(observations, parts, axes)
     return together
 
 
-def _operator(observation: Observation, fields: Sequence[str], axes: Sequence[np.ndarray]) -> Operator:
+def _check_sign(observation: Observation, number: int, positive: Sequence[str]) -> None:
+    """Raise if what is read of a field cannot be, by the field's sign."""
+    field = observation.field
+    if observation.log and field not in positive:
+        raise ValueError(
+            f"log=True for {field!r}, which may be negative and has no logarithm; expected the field itself, or a "
+            f"field that is positive: {', '.join(positive) or 'none here'}"
+        )
+    y = np.atleast_1d(np.asarray(observation.values))
+    if field in positive and not observation.log and observation.function is None and (y <= 0).any():
+        i = int((y <= 0).argmax())
+        name = observation.words(number, i)
+        raise ValueError(f"{name} reads {y[i]:g} of {field!r}, which is positive: is this log {field}?")
+
+
+def _operator(observation: Observation, fields: Sequence[str], axes: Sequence[np.ndarray], cells: bool) -> Operator:
     if (operator := observation.operator) is not None:
         return operator if isinstance(operator, Operator) else Function(operator)
     field = str(observation.field)
@@ -221,7 +257,8 @@ def _operator(observation: Observation, fields: Sequence[str], axes: Sequence[np
     if (function := observation.function) is not None:
         return Function(lambda u: function(u[:, channel]))
     if observation.locations is not None:
-        return Points(channel, axes, observation.locations, observation.log)
+        labels = observation.labels
+        return Points(channel, axes, observation.locations, observation.log, cells=cells, labels=labels)
     mask = torch.as_tensor(observation.mask)
     if mask.shape != tuple(map(len, axes)):
         raise ValueError(f"expected a mask of the grid's shape {tuple(map(len, axes))}, got {tuple(mask.shape)}")
@@ -247,7 +284,7 @@ def _check_contradictions(
         if observation.field is not None and (places := _places(part.operator, axes)) is not None:
             groups.setdefault((observation.field, observation.log), []).append((number, places, part))
     for (field, _), group in groups.items():
-        names = [f"sensor {i} of observation {number}" for number, _, part in group for i in range(part.size)]
+        names = [observations[number].words(number, i) for number, _, part in group for i in range(part.size)]
         places = np.concatenate([places for _, places, _ in group])
         y, std = (torch.cat(each).numpy() for each in zip(*((p.values, p.noise_std) for *_, p in group), strict=True))
         i, j = np.sort(cKDTree(places).query_pairs(radius, output_type="ndarray"), axis=1).T

@@ -6,8 +6,9 @@ the multilinear interpolant
 .. math:: H(u) = \sum_{k \in \{0, 1\}^d} u_{j + k} \prod_{a=1}^{d} \bigl(k_a w_a + (1 - k_a)(1 - w_a)\bigr), \qquad
           w_a = \frac{s_a - x_{a, j_a}}{x_{a, j_a + 1} - x_{a, j_a}} \in [0, 1],
 
-exact for fields that are linear along each axis, and of an error :math:`O(h^2)` for smooth ones. Beyond the outermost
-points, up to half a spacing, where the walls of a grid of cells are, it continues as a constant.
+exact for fields that are linear along each axis, and of an error :math:`O(h^2)` for smooth ones. On a grid of cells it
+continues as a constant beyond the outermost points, up to the walls at half a spacing; on one of nodes these points lie
+on the walls.
 """
 
 from __future__ import annotations
@@ -36,12 +37,23 @@ class Points(Operator):
         coordinates: The coordinates of the grid points, one increasing array of two or more numbers an axis.
         locations: The places s of the sensors, shape (m, d), in the unit of the coordinates.
         log: Whether the logarithm of the field is observed. It is what is interpolated then.
+        cells: Whether the points are centres of cells, or else nodes.
+        labels: What each sensor is called in an error, ``"line 12"`` say; its number by default.
 
     Raises:
         ValueError: If a coordinate does not increase, the locations have another shape, or one lies outside.
     """
 
-    def __init__(self, channel: int, coordinates: Sequence[ArrayLike], locations: ArrayLike, log: bool = False) -> None:
+    def __init__(
+        self,
+        channel: int,
+        coordinates: Sequence[ArrayLike],
+        locations: ArrayLike,
+        log: bool = False,
+        *,
+        cells: bool = True,
+        labels: Sequence[str] | None = None,
+    ) -> None:
         # Copies: the arrays of a Dataset may be read-only, of which torch warns.
         axes = [torch.tensor(np.asarray(axis), dtype=torch.float64) for axis in coordinates]
         for a, axis in enumerate(axes):
@@ -58,7 +70,7 @@ class Points(Operator):
             )
         self.channel, self.log, self.locations = channel, log, places
         self.shape = tuple(len(axis) for axis in axes)
-        _check_inside(axes, places)
+        _check_inside(axes, places, 0.5 if cells else 0.0, labels)
         lower, share = zip(*map(_bracket, axes, places.T), strict=True)
         index, weights = [], []
         for corner in itertools.product((0, 1), repeat=len(axes)):
@@ -95,8 +107,9 @@ def _bracket(axis: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     return before, ((places - axis[before]) / (axis[before + 1] - axis[before])).clamp(0, 1)
 
 
-def _check_inside(axes: Sequence[Tensor], places: Tensor) -> None:
-    walls = [(1.5 * axis[0] - 0.5 * axis[1], 1.5 * axis[-1] - 0.5 * axis[-2]) for axis in axes]
+def _check_inside(axes: Sequence[Tensor], places: Tensor, beyond: float, labels: Sequence[str] | None) -> None:
+    """Raise if a place is farther outside the points than a share of a spacing."""
+    walls = [(a[0] - beyond * (a[1] - a[0]), a[-1] + beyond * (a[-1] - a[-2])) for a in axes]
     slack = torch.stack([_ROUNDING * axis.diff().min() for axis in axes])
     low, high = torch.tensor(walls, dtype=torch.float64).T
     outside = ~((places >= low - slack) & (places <= high + slack)).all(1)
@@ -104,7 +117,8 @@ def _check_inside(axes: Sequence[Tensor], places: Tensor) -> None:
         i = int(outside.nonzero()[0])
         domain = " x ".join(f"[{a:g}, {b:g}]" for a, b in walls)
         place = ", ".join(f"{s:g}" for s in places[i].tolist())
+        name = labels[i] if labels else f"sensor {i}"
         raise ValueError(
-            f"sensor {i} at ({place}) lies outside the domain {domain} ({int(outside.sum())} of {len(places)} sensors "
+            f"{name} at ({place}) lies outside the domain {domain} ({int(outside.sum())} of {len(places)} sensors "
             "do); give locations in the unit of the grid's coordinates"
         )

@@ -30,6 +30,10 @@ _MARKS: Mapping[str, Mapping[str, Any]] = {
     "held out": {"marker": "D", "s": 30, "edgecolors": "#000000", "linewidths": 1.0},
     "of another field": {"marker": "x", "s": 14, "color": "#ffffff", "linewidths": 0.9},
 }
+_COUNTED = {
+    "line": "sensor, by its line in the file",
+    "number": "number of the sensor, from 0, in the order of the file",
+}
 
 
 @styled
@@ -139,6 +143,7 @@ def plot_readings(predictions: Predictions) -> Figure:
     figure = Figure(figsize=(10.4, 3.1 * len(quantities) + 0.3), layout="constrained")
     panels = figure.subplots(len(quantities), 2, squeeze=False, width_ratios=(1, 2.2))
     handles: dict[str, Any] = {}
+    counted = "line" if (predictions.line > 0).all() else "number"
     for (left, right), quantity in zip(panels, quantities, strict=True):
         here = predictions.chosen(predictions.quantity == quantity)
         ends = np.concatenate([here.interval().ravel(), here.observed])
@@ -150,7 +155,7 @@ def plot_readings(predictions: Predictions) -> Figure:
             some = here.chosen(here.held_out == held)
             if not len(some):
                 continue
-            for ax, x, shift in ((left, some.observed, 0.0), (right, some.number, some.observed)):
+            for ax, x, shift in ((left, some.observed, 0.0), (right, getattr(some, counted), some.observed)):
                 ax.vlines(x, *(some.interval() - shift), color=color, linewidth=0.9, zorder=2 + held)
                 ax.vlines(
                     x, *(some.interval(noise=False) - shift), color=color, linewidth=2.8, alpha=0.55, zorder=2 + held
@@ -159,7 +164,7 @@ def plot_readings(predictions: Predictions) -> Figure:
             handles[f"sensor {words}"] = mark
         left.set(title=plain(quantity), xlabel="observed", ylabel="predicted", xlim=limits, ylim=limits)
         left.set_aspect("equal")
-        right.set(xlabel="number of the sensor, from 0, in the order of the file", ylabel="predicted − observed")
+        right.set(xlabel=_COUNTED[counted], ylabel="predicted − observed")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.grid()
         right.grid(axis="y")

@@ -46,15 +46,19 @@ class Predictions:
 
     Arguments:
         number: Their numbers in the Dataset, shape (m,).
+        line: Their lines in the file, or 0, shape (m,).
+        place: Where they are, shape (d, m).
         quantity: What was read, a field or its logarithm, shape (m,).
         observed: The readings y, shape (m,).
-        std: The standard deviations of their noise, shape (m,).
+        std: The standard deviations of their noise, with the model's own error where that was counted, shape (m,).
         held_out: Which were not used, shape (m,).
         draws: What each draw says without noise, shape (n, m).
         noisy: Predicted readings, with noise, shape (members, m).
     """
 
     number: NDArray[np.int64]
+    line: NDArray[np.int64]
+    place: Array
     quantity: NDArray[np.str_]
     observed: Array
     std: Array
@@ -99,8 +103,8 @@ class Predictions:
         return float((((self.observed - self.draws) / self.std) ** 2).mean())
 
     @property
-    def standardised_error(self) -> float:
-        r"""The root mean square over the sensors of the error, each over its predicted standard deviation.
+    def misfits(self) -> Array:
+        r"""The error at each sensor over its predicted standard deviation, shape (m,).
 
         .. math:: (y_i - \bar y_i) \Big/ \sqrt{\tfrac{n + 1}{n} s_i^2 + \sigma_i^2}
 
@@ -108,7 +112,12 @@ class Predictions:
         """
         n = len(self.draws)
         variance = (n + 1) / n * self.draws.var(0, ddof=1) + self.std**2
-        return float(np.sqrt(((self.observed - self.draws.mean(0)) ** 2 / variance).mean()))
+        return np.asarray((self.observed - self.draws.mean(0)) / np.sqrt(variance))
+
+    @property
+    def standardised_error(self) -> float:
+        """The root mean square of the misfits."""
+        return float(np.sqrt((self.misfits**2).mean()))
 
     @property
     def crps(self) -> float:
@@ -143,10 +152,16 @@ def predictions_of(ds: xr.Dataset) -> Predictions:
     if len(draws) < 2:
         raise ValueError(f"expected two draws or more with finite predictions, got {len(draws)}")
     std = ds["observed_std"].values
+    if "model_error" in ds:
+        # What is not known of a sensor was not counted either.
+        std = np.hypot(std, np.nan_to_num(ds["model_error"].values))
+    places = [f"sensor_{axis}" for axis in ds.dims if f"sensor_{axis}" in ds]
     repeated = np.tile(draws, (-(-_MEMBERS // len(draws)), 1))
     log = ds["sensor_log"].values.astype(bool)
     return Predictions(
         number=np.arange(len(std)),
+        line=ds["sensor_line"].values if "sensor_line" in ds else np.zeros(len(std), int),
+        place=np.array([ds[name].values for name in places]).reshape(len(places), len(std)),
         quantity=np.where(log, "log ", "").astype(np.str_) + ds["sensor_field"].values.astype(np.str_),
         observed=ds["observed"].values,
         std=std,
