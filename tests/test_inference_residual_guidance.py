@@ -144,6 +144,16 @@ def test_samples_do_not_depend_on_their_neighbours(which):
 
 
 @pytest.mark.parametrize("which", range(4))
+def test_a_sample_that_is_not_finite_stays_and_does_not_keep_the_others(which):
+    darcy, _, fields = noisy()
+    broken = fields.clone()
+    broken[1, 1, 2, 3] = math.nan
+    found = both(darcy)[which](broken)
+    assert torch.equal(found[1].isnan(), broken[1].isnan())
+    torch.testing.assert_close(found[[0, 2]], both(darcy)[which](fields[[0, 2]]))
+
+
+@pytest.mark.parametrize("which", range(4))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_types_empty_batches_and_inference_mode(which, dtype):
     darcy, _, fields = noisy(2)

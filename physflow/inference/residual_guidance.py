@@ -17,6 +17,7 @@ their law.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -34,7 +35,36 @@ _HALVINGS = 30
 """How often a step is halved before its sample is left where it is."""
 
 
-class ResidualDescent:
+class _Descent(ABC):
+    """Steps of some channels of fields. A subclass writes one step."""
+
+    def __init__(self, residual: Callable[..., Tensor], steps: int, channels: Sequence[int]) -> None:
+        _check_steps(steps, channels)
+        self.residual, self.steps, self.channels = residual, steps, tuple(channels)
+
+    def __call__(self, fields: Tensor) -> Tensor:
+        """The fields after the steps, of the shape (batch, channel, *axes) and type of the given ones.
+
+        Raises:
+            ValueError: If the residual is not differentiable in the channels.
+        """
+        if len(fields) == 0:
+            return fields
+        with torch.inference_mode(False), torch.no_grad():
+            u = fields.detach().clone().double()
+            channels = _absolute(self.channels, u)
+            # An equation refuses a whole batch for one field that is none: those that are not finite stay as they are.
+            known = u.isfinite().flatten(1).all(1)
+            for _ in range(self.steps if known.any() else 0):
+                u[known] = self._step(u[known], channels)
+        return u.to(fields.dtype)
+
+    @abstractmethod
+    def _step(self, u: Tensor, channels: list[int]) -> Tensor:
+        """The fields (batch, channel, *axes), float64, after one step of the channels, counted from the first."""
+
+
+class ResidualDescent(_Descent):
     r"""Steps of steepest descent on the energy :math:`E = \frac12 \langle r, M r \rangle`.
 
     .. math:: u_c \leftarrow u_c - \tau P_c\, g_c, \qquad g = J^T M r,
@@ -75,32 +105,14 @@ class ResidualDescent:
         channels: Sequence[int] = (-1,),
         inputs: int = 1,
     ) -> None:
-        _check_steps(steps, channels)
-        self.residual, self.precondition, self.steps = residual, precondition, steps
-        self.channels, self.inputs = tuple(channels), inputs
+        super().__init__(residual, steps, channels)
+        self.precondition, self.inputs = precondition, inputs
 
     def energy(self, fields: Tensor) -> Tensor:
         """The energy of each sample, shape (batch,), float64, for fields (batch, channel, *axes)."""
         fields = fields.detach().double()
         r = self.residual(*fields.unbind(1))
         return inner(r, self.precondition(r, *self._inputs(fields))) / 2
-
-    def __call__(self, fields: Tensor) -> Tensor:
-        """The fields after the steps, of the shape (batch, channel, *axes) and type of the given ones.
-
-        Raises:
-            ValueError: If the residual is not differentiable in the channels.
-        """
-        if len(fields) == 0:
-            return fields
-        with torch.inference_mode(False), torch.no_grad():
-            u = fields.detach().clone().double()
-            channels = _absolute(self.channels, u)
-            # An equation refuses a whole batch for one field that is none: those that are not finite stay as they are.
-            known = u.isfinite().flatten(1).all(1)
-            for _ in range(self.steps if known.any() else 0):
-                u[known] = self._step(u[known], channels)
-        return u.to(fields.dtype)
 
     def _inputs(self, fields: Tensor) -> tuple[Tensor, ...]:
         return fields[:, : self.inputs].unbind(1)
@@ -134,7 +146,7 @@ class ResidualDescent:
         return result
 
 
-class CoCoGen:
+class CoCoGen(_Descent):
     r"""The published correction: steps of a fixed largest change along the gradient of :math:`|r|^2`.
 
     .. math:: p \leftarrow p - \varepsilon\, \frac{g}{\max |g|}, \qquad g = \frac{\partial |r|^2}{\partial p} = 2 J^T r
@@ -162,30 +174,18 @@ class CoCoGen:
     def __init__(
         self, residual: Callable[..., Tensor], step: float = 2e-3, steps: int = 1, channels: Sequence[int] = (-1,)
     ) -> None:
-        _check_steps(steps, channels)
+        super().__init__(residual, steps, channels)
         if not 0 < step < math.inf:
             raise ValueError(f"expected a positive step, in the unit of the channel, got {step}")
-        self.residual, self.step, self.steps, self.channels = residual, step, steps, tuple(channels)
+        self.step = step
 
-    def __call__(self, fields: Tensor) -> Tensor:
-        """The fields after the steps, of the shape (batch, channel, *axes) and type of the given ones.
-
-        Raises:
-            ValueError: If the residual is not differentiable in the channels.
-        """
-        if len(fields) == 0:
-            return fields
-        with torch.inference_mode(False), torch.no_grad():
-            u = fields.detach().clone().double()
-            channels = _absolute(self.channels, u)
-            for _ in range(self.steps):
-                at = _at(self.residual, u, channels)
-                g = at.pullback(2 * at.value)
-                largest = g.abs().flatten(1).amax(1)
-                # Where the gradient vanishes there is nowhere to go.
-                scale = torch.where(largest > 0, self.step / largest, 0.0)
-                u = u.index_add(1, _index(channels, u), -spread(scale, g) * g)
-        return u.to(fields.dtype)
+    def _step(self, u: Tensor, channels: list[int]) -> Tensor:
+        at = _at(self.residual, u, channels)
+        g = at.pullback(2 * at.value)
+        largest = g.abs().flatten(1).amax(1)
+        # Where the gradient vanishes there is nowhere to go.
+        scale = torch.where(largest > 0, self.step / largest, 0.0)
+        return u.index_add(1, _index(channels, u), -spread(scale, g) * g)
 
 
 def _at(residual: Callable[..., Tensor], u: Tensor, channels: list[int]) -> Linearisation:
