@@ -18,7 +18,7 @@ a paper to compare with                                    `Replacement`, `DPS` 
 from physflow.inference.chains import Chains, run_chains
 from physflow.inference.corrections import Completion, Correction
 from physflow.inference.dps import DPS
-from physflow.inference.guidance import Guided, LikelihoodGuided
+from physflow.inference.guidance import CovarianceGuided, Guided, LikelihoodGuided
 from physflow.inference.in_loop import Corrected, CorrectedSolver, InModelSpace, Reinterpolated
 from physflow.inference.kernels import Hamiltonian, Kernel, PreconditionedCrankNicolson
 from physflow.inference.laplace import laplace
@@ -49,6 +49,7 @@ __all__ = [
     "Corrected",
     "CorrectedSolver",
     "Correction",
+    "CovarianceGuided",
     "FixedMean",
     "FixedValues",
     "Function",

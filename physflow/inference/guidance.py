@@ -39,11 +39,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from physflow.config.checks import at_least, fraction
 from physflow.generative import LinearPath, Path, Velocity
+from physflow.inference.conjugate_gradients import conjugate_gradients
 from physflow.inference.linearisation import Linearisation
 from physflow.inference.observations import Observations
 
-__all__ = ["Guided", "LikelihoodGuided"]
+__all__ = ["CovarianceGuided", "Guided", "LikelihoodGuided"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,3 +147,41 @@ class LikelihoodGuided(Guided):
         r"""The factor :math:`\kappa_t = b_t r_t / a_t`, shape (batch,)."""
         a, b, _, _ = self.path.shares(t)
         return b * self.path.score_scale(t) / a
+
+
+@dataclass(frozen=True, eq=False)
+class CovarianceGuided(LikelihoodGuided):
+    r"""Guidance by a Gaussian at D: :math:`(I + \rho' C \rho'^T)\, w = \rho(D)`, solved by conjugate gradients.
+
+    A subclass states the products with the covariance C, which is never formed.
+
+    Arguments:
+        velocity: See `Guided`, as `observations`, `path` and `t_min`.
+        observations: See there.
+        iterations: The most iterations.
+        tolerance: The relative residual at which they stop earlier, in [0, 1).
+
+    Raises:
+        ValueError: If `iterations` is not a whole number of at least 1, or the tolerance or `t_min` out of range.
+    """
+
+    iterations: int = field(default=10, kw_only=True)
+    tolerance: float = field(default=1e-6, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, iterations=self.iterations)
+        fraction(tolerance=self.tolerance)
+
+    @abstractmethod
+    def product(self, model: Linearisation, direction: Tensor, t: Tensor) -> Tensor:
+        r"""The product :math:`C \delta` for a direction of the shape (batch, ...) of x."""
+
+    def multipliers(self, model: Linearisation, residual: Linearisation, t: Tensor) -> Tensor:
+        """The solution of the system; see `LikelihoodGuided`."""
+
+        def apply(w: Tensor) -> Tensor:
+            return w + residual.pushforward(self.product(model, residual.pullback(w), t))
+
+        with torch.no_grad():
+            return conjugate_gradients(apply, residual.value, self.iterations, self.tolerance)

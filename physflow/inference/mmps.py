@@ -22,21 +22,18 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from physflow.config.checks import at_least, fraction
-from physflow.inference.conjugate_gradients import conjugate_gradients
-from physflow.inference.guidance import LikelihoodGuided
+from physflow.inference.guidance import CovarianceGuided
 from physflow.inference.linearisation import Linearisation
 
 __all__ = ["MMPS"]
 
 
 @dataclass(frozen=True, eq=False)
-class MMPS(LikelihoodGuided):
+class MMPS(CovarianceGuided):
     r"""Guidance with the covariance of the data given the point.
 
     An evaluation costs one of the model and ``iterations + 1`` of its vector-Jacobian products, each about as much.
@@ -53,19 +50,6 @@ class MMPS(LikelihoodGuided):
         ValueError: If `iterations` is not a whole number of at least 1, or the tolerance or `t_min` out of range.
     """
 
-    iterations: int = field(default=10, kw_only=True)
-    tolerance: float = field(default=1e-6, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, iterations=self.iterations)
-        fraction(tolerance=self.tolerance)
-
-    def multipliers(self, model: Linearisation, residual: Linearisation, t: Tensor) -> Tensor:
-        """The solution of the system of the module's docstring; see `LikelihoodGuided`."""
-
-        def apply(w: Tensor) -> Tensor:
-            return w + residual.pushforward(self.covariance(model, residual.pullback(w), t))
-
-        with torch.no_grad():
-            return conjugate_gradients(apply, residual.value, self.iterations, self.tolerance)
+    def product(self, model: Linearisation, direction: Tensor, t: Tensor) -> Tensor:
+        """The product with the covariance of the data given the point; see `CovarianceGuided`."""
+        return self.covariance(model, direction, t)

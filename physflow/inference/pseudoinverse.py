@@ -25,16 +25,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from physflow.config.checks import at_least, fraction
-from physflow.inference.conjugate_gradients import conjugate_gradients
-from physflow.inference.guidance import LikelihoodGuided
+from physflow.inference.guidance import CovarianceGuided
 from physflow.inference.linearisation import Linearisation
 
 __all__ = ["PseudoinverseGuidance"]
 
 
 @dataclass(frozen=True, eq=False)
-class PseudoinverseGuidance(LikelihoodGuided):
+class PseudoinverseGuidance(CovarianceGuided):
     r"""Guidance with the covariance that white data would have.
 
     An evaluation costs one of the model and one vector-Jacobian product. The system is solved by conjugate gradients
@@ -52,21 +50,9 @@ class PseudoinverseGuidance(LikelihoodGuided):
     """
 
     iterations: int = field(default=100, kw_only=True)
-    tolerance: float = field(default=1e-6, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, iterations=self.iterations)
-        fraction(tolerance=self.tolerance)
-
-    def multipliers(self, model: Linearisation, residual: Linearisation, t: Tensor) -> Tensor:
-        """The solution of the system of the module's docstring; see `LikelihoodGuided`."""
+    def product(self, model: Linearisation, direction: Tensor, t: Tensor) -> Tensor:
+        """The product with the covariance that white data would have; see `CovarianceGuided`."""
         a, b, _, _ = self.path.shares(t)
         noise = b * self.path.score_scale(t)
-        variance = (noise / (a**2 + noise)).to(residual.value)[:, None]
-
-        def apply(w: Tensor) -> Tensor:
-            return w + variance * residual.pushforward(residual.pullback(w))
-
-        with torch.no_grad():
-            return conjugate_gradients(apply, residual.value, self.iterations, self.tolerance)
+        return torch.einsum("b,b...->b...", (noise / (a**2 + noise)).to(direction), direction)
