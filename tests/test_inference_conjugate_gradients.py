@@ -68,3 +68,33 @@ def test_an_item_that_is_not_a_number_spoils_no_other():
     w = conjugate_gradients(product(A), b, 10)
     assert (w[0] == 0).all()
     torch.testing.assert_close(w[1], torch.linalg.solve(A[1], b[1]), rtol=1e-8, atol=1e-8)
+
+
+def test_each_item_is_solved_to_its_own_tolerance_by_a_preconditioner():
+    A, b = systems(3, 12)
+    tolerance = torch.tensor([1e-12, 1.0, 1e-3], dtype=torch.float64)
+    diagonal = A.diagonal(dim1=1, dim2=2)
+    w = conjugate_gradients(product(A), b, 100, tolerance, lambda r: r / diagonal)
+    errors = (product(A)(w) - b).norm(dim=1) / b.norm(dim=1)
+    assert errors[0] < 1e-11
+    assert torch.equal(w[1], torch.zeros(12, dtype=torch.float64))
+    assert 1e-6 < errors[2] <= 1e-3 * (1 + 1e-6)
+    torch.testing.assert_close(w[0], torch.linalg.solve(A[0], b[0]), rtol=0, atol=1e-9)
+    alone = conjugate_gradients(product(A[2:]), b[2:], 100, tolerance[2:], lambda r: r / diagonal[2:])
+    torch.testing.assert_close(alone, w[2:], rtol=0, atol=1e-13)
+
+
+def test_a_preconditioner_may_be_linear_but_for_an_error():
+    matrix, b = torch.linspace(1, 1e4, 60, dtype=torch.float64), draw(1, 60)
+
+    def inexact(r):
+        return (r / matrix) * (1 + 0.1 * torch.sin(1e3 * r / r.norm(dim=1, keepdim=True)))
+
+    w = conjugate_gradients(lambda p: matrix * p, b, 30, 1e-8, inexact)
+    assert (matrix * w - b).norm() < 1e-7 * b.norm()
+
+
+def test_items_are_tensors_of_any_shape():
+    A, b = systems(2, 6)
+    w = conjugate_gradients(lambda p: product(A)(p.flatten(1)).reshape(p.shape), b.reshape(2, 2, 3), 6)
+    torch.testing.assert_close(w.flatten(1), torch.linalg.solve(A, b), rtol=1e-8, atol=1e-8)

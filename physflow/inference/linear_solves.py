@@ -3,9 +3,6 @@ r"""Linear solves of an equation by products alone: with its linearised residual
 For residuals :math:`r(u, s)` of input fields u and a solution field s, :math:`L = -\partial r / \partial s` is applied
 by automatic differentiation, and :math:`L^{-1}` by conjugate gradients around the equation's own preconditioner. Each
 sample stops by itself.
-
-References:
-    Y. Notay, "Flexible conjugate gradients", SIAM Journal on Scientific Computing 22, 2000.
 """
 
 from __future__ import annotations
@@ -16,19 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from physflow.inference.conjugate_gradients import conjugate_gradients
 from physflow.inference.linearisation import Linearisation
 
-__all__ = ["LinearSolve", "flexible_conjugate_gradients", "inner", "linearised", "spread"]
-
-
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """The scalar product of two tensors (batch, ...) in each sample, shape (batch,)."""
-    return (a * b).flatten(1).sum(1)
-
-
-def spread(values: Tensor, x: Tensor) -> Tensor:
-    """One value for each sample, shape (batch,), shaped to multiply tensors like x (batch, ...)."""
-    return values.reshape(-1, *(1,) * (x.ndim - 1))
+__all__ = ["LinearSolve", "linearised"]
 
 
 def linearised(residual: Callable[[Tensor], Tensor], w: Tensor, name: str = "the fields") -> Linearisation:
@@ -53,50 +41,6 @@ def linearised(residual: Callable[[Tensor], Tensor], w: Tensor, name: str = "the
         return r
 
     return Linearisation(checked, w)
-
-
-def flexible_conjugate_gradients(
-    apply: Callable[[Tensor], Tensor],
-    precondition: Callable[[Tensor], Tensor],
-    b: Tensor,
-    target: Tensor,
-    iterations: int,
-) -> Tensor:
-    r"""Approximate solutions of :math:`A x = b`, one a sample, each left alone from its own target on.
-
-    The direction is corrected by :math:`\beta = z_{k+1} \cdot (q_{k+1} - q_k) / z_k \cdot q_k` with the residuals
-    :math:`q` and :math:`z = M q`, so that :math:`M` may be linear up to a small error only.
-
-    Arguments:
-        apply: A, symmetric and not negative; b lies in its range.
-        precondition: M, symmetric and positive on the range of A.
-        b: The right sides, shape (batch, ...).
-        target: The norm of the residual at which a sample stops, shape (batch,).
-        iterations: The most iterations.
-
-    Returns:
-        The solutions, of the shape of b.
-    """
-    x, q = torch.zeros_like(b), b
-    z = precondition(q)
-    p, qz = z, inner(q, z)
-    active = inner(q, q) > target**2
-    for _ in range(iterations if active.any() else 0):
-        ap = apply(p)
-        curvature = inner(p, ap)
-        # What rounding leaves, or a preconditioner that sees nothing more, is no direction.
-        active = active & (curvature > 0) & (qz > 0)
-        step, going = spread(qz / curvature, p), spread(active, p)
-        # Chosen, not multiplied by zero: what has stopped may hold products that are no numbers.
-        x = torch.where(going, x + step * p, x)
-        q, previous = torch.where(going, q - step * ap, q), q
-        active = active & (inner(q, q) > target**2)
-        if not active.any():
-            break
-        z = precondition(q)
-        beta = spread(inner(q - previous, z) / qz, p)
-        p, qz = torch.where(spread(active, p), z + beta * p, p), inner(q, z)
-    return x
 
 
 @dataclass(frozen=True)
@@ -125,10 +69,10 @@ class LinearSolve:
     def __call__(self, y: Tensor, *inputs: Tensor) -> Tensor:
         """The solution, of the shape (batch, *axes) of the right side y, for the given inputs."""
         at_zero = linearised(lambda s: self.residual(*inputs, s), torch.zeros_like(y), "the solution field")
-        return flexible_conjugate_gradients(
+        return conjugate_gradients(
             lambda v: -at_zero.pushforward(v),
-            lambda q: self.precondition(q, *inputs),
             y,
-            self.tolerance * inner(y, y).sqrt(),
             self.iterations,
+            self.tolerance,
+            lambda q: self.precondition(q, *inputs),
         )

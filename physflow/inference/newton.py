@@ -34,7 +34,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from physflow.inference.linear_solves import LinearSolve, flexible_conjugate_gradients, linearised, spread
+from physflow.inference.conjugate_gradients import conjugate_gradients, spread
+from physflow.inference.linear_solves import LinearSolve, linearised
 
 __all__ = ["NewtonProjection", "NewtonReport", "NotConverged", "ScaledFields"]
 
@@ -248,13 +249,13 @@ class NewtonProjection:
         at = linearised(self._residual, w)
         inputs = self.decode(w)[:, : self.inputs].unbind(1)
         norm = at.value.flatten(1).norm(dim=1)
-        y = flexible_conjugate_gradients(
+        y = conjugate_gradients(
             lambda y: at.pushforward(at.pullback(y)),
-            lambda q: self.precondition(self.precondition(q, *inputs), *inputs),
             at.value,
-            # Solving far below the tolerance would be work for nothing.
-            (self.forcing * norm).clamp_min(self.tolerance * self.reference / 4),
             self.iterations,
+            # Solving far below the tolerance would be work for nothing.
+            (self.tolerance * self.reference / 4 / norm).clamp_min(self.forcing),
+            lambda q: self.precondition(self.precondition(q, *inputs), *inputs),
         )
         return -at.pullback(y)
 

@@ -23,7 +23,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from physflow.inference.linear_solves import inner, linearised, spread
+from physflow.inference.conjugate_gradients import inner, spread
+from physflow.inference.linear_solves import linearised
 from physflow.inference.linearisation import Linearisation
 
 __all__ = ["CoCoGen", "ResidualDescent"]

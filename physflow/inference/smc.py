@@ -79,7 +79,7 @@ def annealed(
         last: Moves at the last one, where they are worth most: particles that share an ancestor part there.
         share: The share of the particles that the weights are worth from one temperature to the next.
         seed: The seed.
-        progress: Whether to show a progress bar, of the inverse temperature.
+        progress: Whether to show the moves made and the inverse temperature reached.
 
     Raises:
         ValueError: If a count is too small, the share not in (0, 1), or no particle has a finite potential.
@@ -100,7 +100,8 @@ def annealed(
     betas: list[float] = []
     rates: list[float] = []
     line = torch.arange(particles)
-    with tqdm(total=1.0, desc="anneal", disable=not progress, bar_format="{l_bar}{bar}| {elapsed}") as bar:
+    # How many temperatures it takes shows on the way only.
+    with tqdm(desc="anneal", unit=" moves", disable=not progress) as bar:
         while law.beta < 1:
             difference = law.difference(state)
             rise = _rise(difference, 1 - law.beta, share)
@@ -108,13 +109,14 @@ def annealed(
             log_evidence += float(logs.logsumexp(0)) - math.log(particles)
             chosen = _systematic(logs.softmax(0), generator)
             state, line = state.taken(chosen), line[chosen]
-            bar.update(rise)
             law = dataclasses.replace(law, beta=1.0 if rise >= 1 - law.beta else law.beta + rise)
+            bar.set_postfix_str(f"inverse temperature {law.beta:.2g} of 1", refresh=False)
             tuned.refit(state.z)
             rate, taken = 0.0, last if law.beta == 1 else moves
             for _ in range(taken):
                 state, found = tuned.move(law, state, generator)
                 rate += found / taken
+                bar.update()
             betas.append(law.beta)
             rates.append(rate)
     return Particles(state.z, tuple(betas), tuple(rates), len(line.unique()), log_evidence)
