@@ -706,6 +706,11 @@ def test_condition(physflow_command, model, wells, tmp_path, words):
     assert found["sensor_field"].values.tolist() == ["pressure", "permeability"] * 4
     assert (found.attrs["seed"], found.attrs["mode"]) == (3, "joint" if "joint" in words else "solver")
     assert inside[1] in page.read_text()
+    # The page can be had again from the file alone.
+    written = page.read_text()
+    page.unlink()
+    assert physflow_command("report", out) == (0, f"report: {page}\n", "")
+    assert page.read_text() == written
 
 
 def test_condition_writes_where_it_is_told(physflow_command, model, wells, tmp_path, monkeypatch):
@@ -853,8 +858,8 @@ def test_report_of_an_unfinished_experiment(physflow_command, tmp_path):
 
 def test_report_of_neither_an_experiment_nor_benchmarks(physflow_command, tmp_path):
     (tmp_path / "results.json").write_text('{"format": "physflow-results-0"}')
-    (tmp_path / "data.nc").write_text("")
-    for given in (tmp_path, tmp_path / "data.nc", tmp_path / "nowhere"):
+    (tmp_path / "data.txt").write_text("")
+    for given in (tmp_path, tmp_path / "data.txt", tmp_path / "nowhere"):
         code, out, err = physflow_command("report", given)
         assert (code, out) == (2, "")
         assert err == (
@@ -925,6 +930,14 @@ def test_report_of_benchmarks_replaces_only_pages(physflow_command, benchmarks, 
     code, _, err = physflow_command("report", benchmarks, "--out", tmp_path / "x.html")
     assert code == 2
     assert "expected the path of an HTML file, but" in err
+
+
+def test_report_of_a_file_without_sensors(physflow_command, data):
+    code, out, err = physflow_command("report", data)
+    assert (code, out) == (2, "")
+    assert err == f"physflow: error: {data} has no readings of sensors, as a file of `physflow condition` has\n"
+    code, _, err = physflow_command("report", data, "--out", data.with_name("page.htm"))
+    assert (code, err) == (2, "physflow: error: expected --out to end in .html, got 'page.htm'\n")
 
 
 def test_report_of_benchmarks_names_a_damaged_file(physflow_command, benchmarks):

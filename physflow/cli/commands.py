@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from physflow.cli import condition
-from physflow.cli.outputs import free
+from physflow.cli.outputs import ending, free
 from physflow.cli.parser import Parser
 from physflow.config import (
     DataConfig,
@@ -226,14 +226,26 @@ def _score(options: Options) -> int:
 
 def _report_options(parser: Parser) -> None:
     folder = "the folder of an experiment, as `physflow run` leaves it, or of results of benchmarks, perhaps in folders"
-    parser.add_argument("folder", type=str, help=f"{folder} of their own; or the results.json of one")
-    out = "where the page of benchmarks goes, ending in .html, replaced if it exists; FOLDER/report.html by default"
-    parser.add_argument("--out", type=str | None, metavar="FILE.html", help=out)
+    one = "or the results.json of one; or a file of `physflow condition`, ending in .nc"
+    parser.add_argument("folder", type=str, help=f"{folder} of their own; {one}")
+    out = "where the page of benchmarks or of `physflow condition` goes, ending in .html, replaced if it exists; "
+    default = "FOLDER/report.html, or the file's name, by default"
+    parser.add_argument("--out", type=str | None, metavar="FILE.html", help=out + default)
 
 
 def _report(options: Options) -> int:
-    """Write the report of an experiment again, or the page of results of benchmarks, from the files in a folder."""
+    """Write the report of an experiment or of conditioned fields again, or the page of results of benchmarks."""
     folder = Path(options["folder"])
+    if folder.is_file() and folder.suffix == ".nc":
+        from physflow.data import files
+        from physflow.report import write_conditioning
+
+        page = ending(options["out"] or folder.with_suffix(".html"), ".html", "--out")
+        with files.open(folder) as ds:
+            if "observed" not in ds:
+                raise ValueError(f"{folder} has no readings of sensors, as a file of `physflow condition` has")
+            print(f"report: {write_conditioning(page, ds)}")
+        return 0
     if (folder / "experiment.yaml").exists():
         if options["out"] is not None:
             raise ValueError(
@@ -255,9 +267,7 @@ def _report(options: Options) -> int:
         )
     for other in [] if single else sorted(set(folder.rglob(FILE)) - set(found)):
         print(f"left out: {other} has another format; run its benchmark again", file=sys.stderr)
-    out = Path(options["out"] or (folder.parent if single else folder) / "report.html")
-    if out.suffix != ".html":
-        raise ValueError(f"expected --out to end in .html, got {out.name!r}")
+    out = ending(options["out"] or (folder.parent if single else folder) / "report.html", ".html", "--out")
 
     from physflow import report
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from physflow.cli.outputs import free
+from physflow.cli.outputs import ending, free
 from physflow.cli.parser import Parser
 from physflow.config import builtin_models, from_dict
 from physflow.config.checks import at_least, fraction, literals
@@ -77,8 +77,8 @@ def execute(options: dict[str, Any]) -> int:
     for name, mode in (("method", "joint"), ("start", "solver"), ("offset_std", "solver")):
         if name in given and config.mode != mode:
             raise ValueError(f"--{name} says nothing with --mode {config.mode}; it is for --mode {mode}")
-    out = free(_ending(options["out"], ".nc", "--out"), options["overwrite"])
-    page = _ending(options["report"] or out.with_suffix(".html"), ".html", "--report")
+    out = free(ending(options["out"], ".nc", "--out"), options["overwrite"])
+    page = ending(options["report"] or out.with_suffix(".html"), ".html", "--report")
     report = free(page, options["overwrite"], "--report")
     if not Path(options["observations"]).is_file():
         raise FileNotFoundError(f"no file {options['observations']}")
@@ -116,10 +116,3 @@ def execute(options: dict[str, Any]) -> int:
     test = f"; {inside.sum()} of {len(inside)} held-out readings in their 90 % interval" if len(held) else ""
     print(f"{out}: {config.samples} samples given {len(used)} sensors{test}; page: {report}")
     return 0
-
-
-def _ending(path: str | Path, ending: str, option: str) -> Path:
-    path = Path(path)
-    if path.suffix != ending:
-        raise ValueError(f"expected {option} to end in {ending}, got {path.name!r}")
-    return path

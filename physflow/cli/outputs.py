@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["free"]
+__all__ = ["ending", "free"]
 
 
 def free(path: str | Path, overwrite: bool, option: str = "--out") -> Path:
@@ -27,4 +27,24 @@ def free(path: str | Path, overwrite: bool, option: str = "--out") -> Path:
         raise FileExistsError(f"{path} exists; give another {option}, or --overwrite to replace it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} of {option} does not exist; create it first")
+    return path
+
+
+def ending(path: str | Path, suffix: str, option: str) -> Path:
+    """The path of an output, refused if it does not end as its format does.
+
+    Arguments:
+        path: The file.
+        suffix: The ending, with its dot.
+        option: The option that names it.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If it ends otherwise.
+    """
+    path = Path(path)
+    if path.suffix != suffix:
+        raise ValueError(f"expected {option} to end in {suffix}, got {path.name!r}")
     return path
