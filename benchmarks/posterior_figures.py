@@ -36,8 +36,8 @@ def tables(sets: int) -> list[Table]:
     cost = (
         Quantity("solves", "solves"),
         Quantity("seconds", "time", "s"),
-        Quantity("temperatures", "temperatures"),
-        Quantity("ancestors", "ancestors"),
+        Quantity("least_sample_size", "least effective sample size"),
+        Quantity("r_hat", "largest R-hat"),
         Quantity("diverged", "diverged"),
     )
     chains = (

@@ -5,8 +5,8 @@ to draws of :math:`u` given :math:`y`.
 
 * ``"solver"``: the model, or a law, is the prior of the input fields alone, :math:`K = G(z)` with
   :math:`z \sim N(0, I)`, and the likelihood goes through the solver and its adjoint,
-  :math:`\Phi(z) = \tfrac12 |(y - H(G(z), S(G(z)))) / \sigma|^2`. Sequential Monte Carlo draws from it, right in the
-  limit of many particles, and every pair solves the equation.
+  :math:`\Phi(z) = \tfrac12 |(y - H(G(z), S(G(z)))) / \sigma|^2`. Markov chains draw from it
+  (`physflow.inference.sample_posterior`), right in the limit of many moves, and every pair solves the equation.
 * ``"joint"``: the model's flow over all fields is guided to the observations (`physflow.inference.guidance`). No solve
   is needed, but the pairs are as far from the equation as the model's own, the distance of its p from S(K) has to be
   counted as noise (`model_error`), and guidance is an approximation wherever fields are not Gaussian. That noise is
@@ -28,7 +28,7 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -45,16 +45,15 @@ from physflow.inference import (
     MMPS,
     Function,
     Guided,
-    Hamiltonian,
     Kernel,
     Observation,
     Observations,
     Posterior,
     PseudoinverseGuidance,
-    annealed,
+    Start,
     assemble,
     joined,
-    laplace,
+    sample_posterior,
 )
 from physflow.input_priors import (
     PRIOR_DRAWS,
@@ -66,6 +65,7 @@ from physflow.input_priors import (
     model_prior,
 )
 from physflow.judgement import judgeable
+from physflow.metrics import effective_sample_size, split_r_hat
 from physflow.model import Model
 from physflow.pde import Equation
 
@@ -74,6 +74,7 @@ __all__ = ["METHODS", "InputPrior", "condition", "law_prior", "model_error", "mo
 METHODS: dict[str, type[Guided]] = {"mmps": MMPS, "dps": DPS, "pseudoinverse": PseudoinverseGuidance}
 """The guidances by the names that `condition` and the command line take."""
 
+_CHAINS = 64
 _BLOCK = 50
 _OWN = ("velocity", "observations", "path")
 """What `condition` itself gives to a guidance."""
@@ -154,11 +155,11 @@ def condition(
     *,
     beside: Observation | Sequence[Observation] | Observations | None = None,
     prior: InputPrior | None = None,
-    start: Literal["laplace", "prior"] | None = None,
+    start: Start | None = None,
     offset_std: float = 0.0,
     kernel: Kernel | None = None,
-    moves: int = 2,
-    last: int = 6,
+    burn_in: int = 8,
+    moves: int = 20,
     inflate: bool = True,
     score: bool = True,
     progress: bool = False,
@@ -169,20 +170,20 @@ def condition(
     Arguments:
         model: A model of the fields of an equation; for ``"joint"``, of any fields.
         observations: What was observed, by the names of the model's fields.
-        n: The number of draws. With ``"solver"`` they are the particles: few of them also mean a coarse posterior.
+        n: The number of draws.
         seed: The seed.
         mode: ``"solver"`` or ``"joint"``; see the module's docstring.
         method: The guidance of ``"joint"``: ``"mmps"``, the default, ``"dps"`` or ``"pseudoinverse"``.
         steps: The steps of the flow; 50 in the mode ``"joint"``, where few leave guidance no room.
         beside: Observations that are not used, only predicted, such as those held out.
         prior: The prior of the inputs for ``"solver"``; that of the model by default (`model_prior`).
-        start: Where the annealing of ``"solver"`` starts: at a Gaussian around one mode (``"laplace"``, the default),
-            which takes fewer solves, or at the prior, which finds all modes.
+        start: Where the chains of ``"solver"`` begin: around one mode (``"laplace"``, the default), or at the end of an
+            annealing from the prior (``"prior"``), which takes more solves and may find other modes.
         offset_std: For ``"solver"``, the standard deviation of an unknown constant in all readings of solution fields,
             in their unit: their datum, where the walls do not fix it. The fields drawn keep the equation's.
-        kernel: What moves the particles (`physflow.inference.annealed`): trajectories of ten leaps by default.
-        moves: Moves of each particle at each temperature.
-        last: Moves at the last one.
+        kernel: What moves the chains of ``"solver"``: Hamiltonian trajectories of up to 40 leaps by default.
+        burn_in: Moves of each of its 64 chains before the first draw.
+        moves: Moves after them. All are draws, of which n are taken; more n, more moves.
         inflate: Whether ``"joint"`` counts the model's own error as noise (`model_error`).
         score: Whether to add the scores of `physflow.pde.score`.
         progress: Whether to show a progress bar.
@@ -207,8 +208,8 @@ def condition(
     }
     if mode not in given_to:
         raise ValueError(f"unknown mode {mode!r}; {nearest(str(mode), given_to)}")
-    if start not in (None, "laplace", "prior"):
-        raise ValueError(f"unknown start {start!r}; {nearest(str(start), ('laplace', 'prior'))}")
+    if start not in (None, *get_args(Start)):
+        raise ValueError(f"unknown start {start!r}; {nearest(str(start), get_args(Start))}")
     if method is not None and method not in METHODS:
         raise ValueError(f"unknown method {method!r}; {nearest(str(method), METHODS)}")
     (other,) = set(given_to) - {mode}
@@ -217,6 +218,8 @@ def condition(
             raise ValueError(f"{name} says nothing with mode={mode!r}; it is for mode={other!r}")
     if n < 2:
         raise ValueError(f"a posterior needs two draws or more, got {n}")
+    if moves < 4:
+        raise ValueError(f"chains are judged by four moves or more after the burn-in, got moves={moves}")
     if not 0 <= offset_std < np.inf:
         raise ValueError(f"offset_std must be finite and not negative, got {offset_std!r}")
     if isinstance(model, str | Path):
@@ -239,25 +242,25 @@ def condition(
         for words_of_one in told:
             warnings.warn(words_of_one, UserWarning, stacklevel=2)
         law = posterior_of(equation, prior, given, offset_std)
-        reference = laplace(law) if start == "laplace" else None
-        particles = annealed(law, n, reference, kernel or Hamiltonian(10), moves, last, seed=seed, progress=progress)
-        d = prior.dimension
+        chains = sample_posterior(law, start, _CHAINS, burn_in, max(moves, -(-n // _CHAINS)), kernel, seed, progress)
+        d, coordinates = prior.dimension, chains.spread_out(n)
         with torch.no_grad():
             pieces = [
-                torch.stack(equation.complete(*prior.decode(z[:, :d]).unbind(1)), 1) for z in particles.z.split(256)
+                torch.stack(equation.complete(*prior.decode(z[:, :d]).unbind(1)), 1) for z in coordinates.split(256)
             ]
         fields = torch.cat(pieces)
         if offset_std:
-            offset = offset_std * particles.z[:, d]
+            offset = offset_std * coordinates[:, d]
             about = {"long_name": "unknown constant in readings of solutions", "fields": " ".join(equation.solutions)}
             variables["offset"] = (SAMPLE, offset.numpy(), about)
         made = {
             "prior": prior.words,
             "start": start,
             **({"offset_std": offset_std} if offset_std else {}),
-            "temperatures": len(particles.betas),
-            "ancestors": particles.ancestors,
-            "log_evidence": particles.log_evidence,
+            "chains": _CHAINS,
+            "acceptance": chains.acceptance,
+            "sample_size": float(effective_sample_size(chains.z).min()),
+            "r_hat": float(split_r_hat(chains.z).max()),
             "solves": law.forwards + law.adjoints + PRIOR_DRAWS,
             "beside_the_prior": "\n".join(told),
         }

@@ -670,6 +670,9 @@ def test_train_accepts_fields_without_an_equation(physflow_command, tmp_path, rn
 # Fields given sensors.
 
 
+FEW_MOVES = ["--burn_in", "0", "--moves", "4"]
+
+
 @pytest.fixture(scope="module")
 def wells(data):
     """Readings of one field of the data."""
@@ -684,7 +687,9 @@ def wells(data):
     return path
 
 
-@pytest.mark.parametrize("words", [["--steps", "2"], ["--mode", "joint", "--steps", "10", "--method", "pseudoinverse"]])
+@pytest.mark.parametrize(
+    "words", [["--steps", "2", *FEW_MOVES], ["--mode", "joint", "--steps", "10", "--method", "pseudoinverse"]]
+)
 def test_condition(physflow_command, model, wells, tmp_path, words):
     out, page = tmp_path / "posterior.nc", tmp_path / "posterior.html"
     command = ["condition", model, "--observations", wells, "--out", out, "--samples", 5, *words]
@@ -719,7 +724,21 @@ def test_condition_writes_where_it_is_told(physflow_command, model, wells, tmp_p
     out, page = tmp_path / "posterior.nc", tmp_path / "all.html"
     out.write_text("not precious")
     monkeypatch.setattr("physflow.report.conditioning.notices_of", lambda ds: ["a word of warning"])
-    words = ["condition", model, "--observations", wells, "--out", out, "--samples", 2, "--steps", 1, "--report", page]
+    words = [
+        "condition",
+        model,
+        "--observations",
+        wells,
+        "--out",
+        out,
+        "--samples",
+        2,
+        "--steps",
+        1,
+        "--report",
+        page,
+        *FEW_MOVES,
+    ]
     code, _, err = physflow_command(*words)
     assert (code, err) == (2, f"physflow: error: {out} exists; give another --out, or --overwrite to replace it\n")
     code, printed, err = physflow_command(*words, "--overwrite")
@@ -778,6 +797,8 @@ def test_the_options_of_condition_are_those_of_the_function():
             "--offset_std says nothing with --mode joint; it is for --mode solver",
         ),
         (["--method", "dps"], "--method says nothing with --mode solver; it is for --mode joint"),
+        (["--moves", "3"], "moves must be a whole number of at least 4, got 3"),
+        (["--mode", "joint", "--moves", "9"], "--moves says nothing with --mode joint; it is for --mode solver"),
         (["--mode", "joint", "--start", "prior"], "--start says nothing with --mode joint; it is for --mode solver"),
         ([], "no model 'absent': neither a folder nor one that ships with physflow"),
     ],

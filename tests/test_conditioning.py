@@ -16,13 +16,17 @@ from physflow.data import files
 from physflow.data.darcy import generate
 from physflow.fields import to_tensor
 from physflow.generative import starting_points
-from physflow.inference import Observation, assemble
+from physflow.inference import Hamiltonian, Observation, assemble
 from physflow.input_priors import beside_the_prior
 
 FIELDS = ("permeability", "pressure")
 LOG_K, P = ("permeability", True, 0.1), ("pressure", False, 0.005)
 PLACES = np.random.default_rng(5).uniform(0.1, 0.9, (6, 2))
 NORMAL = dataclasses.replace(SPACES["posterior"], latent=dataclasses.replace(SPACES["posterior"].latent, draw="normal"))
+
+
+FEW_MOVES = {"burn_in": 0, "moves": 4, "kernel": Hamiltonian(4)}
+"""For what does not depend on how good the draws are."""
 
 
 def axes_of(ds):
@@ -73,7 +77,7 @@ def test_draws_come_closer_to_what_was_read(config, settings, factor):
     assert (ds.attrs["mode"], ds.attrs["seed"]) == (settings.get("mode", "solver"), 2)
 
 
-@pytest.mark.parametrize("settings", [{}, {"mode": "joint", "steps": 4}], ids=["solver", "joint"])
+@pytest.mark.parametrize("settings", [FEW_MOVES, {"mode": "joint", "steps": 4}], ids=["solver", "joint"])
 def test_the_seed_decides_and_files_hold_all(settings, tmp_path):
     model, observations = untrained(SPACES["pod"]), observed(P)
     settings = {"steps": 2, **settings}
@@ -106,7 +110,7 @@ def test_readings_of_the_input_have_a_posterior_in_closed_form(start):
     n = 400
     ds = condition(model, observations, n, start=start, score=False, seed=1)
     found = np.log(ds["permeability"].values).reshape(n, -1)
-    # Independent draws err by 1 / sqrt(n) and 1 / sqrt(2 n) of the deviation; resampled ones by up to twice that.
+    # Independent draws err by 1 / sqrt(n) and 1 / sqrt(2 n) of the deviation; those of chains by up to twice that.
     z = (found.mean(0) - exact) / deviation
     assert np.sqrt((z**2).mean()) < 2.5 * 2 / np.sqrt(n)
     assert np.sqrt(((found.std(0) / deviation - 1) ** 2).mean()) < 2.5 * 2 / np.sqrt(2 * n)
@@ -185,6 +189,7 @@ def test_the_error_of_a_model_is_that_of_its_solution():
     ("settings", "message"),
     [
         ({"mode": "solve"}, "unknown mode 'solve'; did you mean 'solver'"),
+        ({"moves": 3}, "chains are judged by four moves or more after the burn-in, got moves=3"),
         ({"start": "laplase"}, "unknown start 'laplase'; did you mean 'laplace'"),
         ({"method": "mmp"}, r"unknown method 'mmp'; did you mean 'mmps'\? valid: dps, mmps, pseudoinverse"),
         ({"n": 1}, "a posterior needs two draws or more, got 1"),
@@ -285,7 +290,7 @@ def test_what_is_of_another_type_is_named(model, observations, settings, message
 
 def test_one_observation_needs_no_list():
     model, (observation,) = untrained(SPACES["fields"]), observed(LOG_K)
-    settings = {"n": 5, "seed": 1, "score": False}
+    settings = {"n": 5, "seed": 1, "score": False, **FEW_MOVES}
     xr.testing.assert_identical(condition(model, observation, **settings), condition(model, [observation], **settings))
 
 
@@ -323,10 +328,10 @@ def test_a_datum_says_nothing_of_the_fields():
         ds = condition(model, [log_k, shifted(p, constant)], n, seed=1, offset_std=50.0, score=False)
         found.append(np.log(ds["permeability"].values).reshape(n, -1))
         assert float(ds["offset"].mean()) == pytest.approx(constant, abs=0.05)
-    # Means of n draws differ by sqrt(2 / n) of the deviation, of resampled ones by up to twice that.
+    # Means of n draws differ by sqrt(2 / n) of the deviation, of those of chains by up to twice that.
     gap = (found[1].mean(0) - found[0].mean(0)) / found[0].std(0)
     assert np.sqrt((gap**2).mean()) < 2.5 * 2 * np.sqrt(2 / n)
-    assert "offset" not in condition(model, [log_k, p], 5, seed=1, score=False)
+    assert "offset" not in condition(model, [log_k, p], 5, seed=1, score=False, **FEW_MOVES)
 
 
 def test_a_datum_that_the_walls_fix_is_refused():
@@ -340,16 +345,16 @@ def test_readings_beside_the_prior_are_told_before_the_work():
     model, observations = untrained(SPACES["fields"]), observed(LOG_K, P)
     p = dataclasses.replace(observations[1], labels=[f"line {i + 2}" for i in range(6)])
     far = dataclasses.replace(p, values=p.values + np.array([0, 0, 40.0, 0, 0, 0]))
-    near = condition(model, [observations[0], p], 5, score=False)
+    near = condition(model, [observations[0], p], 5, score=False, **FEW_MOVES)
     assert near.attrs["beside_the_prior"] == ""
     with pytest.warns(
         UserWarning, match=r"^line 4, pressure at \(.*\), reads 4\d\.\d* ?, and 100 draws of the prior say "
     ):
-        ds = condition(model, observations[0], 5, beside=far, score=False)
+        ds = condition(model, observations[0], 5, beside=far, score=False, **FEW_MOVES)
     (told,) = ds.attrs["beside_the_prior"].splitlines()
     assert told.endswith(" there: other units, another datum, or a logarithm?")
     with pytest.warns(UserWarning, match="draws of the prior say|only the first 5") as warned:
-        condition(model, observations[0], 5, beside=shifted(p, 40.0), score=False)
+        condition(model, observations[0], 5, beside=shifted(p, 40.0), score=False, **FEW_MOVES)
     assert len(warned) == 6
     assert str(warned[5].message) == "6 of 12 readings lie so far beside the prior; only the first 5 are told."
 
@@ -374,9 +379,9 @@ def test_draws_of_the_prior_are_not_beside_it():
 
 def test_what_was_not_used_is_predicted():
     model, (log_k, p) = untrained(SPACES["pod"]), observed(LOG_K, P)
-    ds = condition(model, log_k, 5, steps=2, beside=p, score=False)
+    ds = condition(model, log_k, 5, steps=2, beside=p, score=False, **FEW_MOVES)
     assert ds["held_out"].values.tolist() == [False] * 6 + [True] * 6
-    alone = condition(model, log_k, 5, steps=2, score=False)
+    alone = condition(model, log_k, 5, steps=2, score=False, **FEW_MOVES)
     np.testing.assert_array_equal(alone["permeability"], ds["permeability"])
     np.testing.assert_array_equal(alone["predicted"], ds["predicted"][:, :6])
     np.testing.assert_array_equal(ds["observed"][6:], p.values)

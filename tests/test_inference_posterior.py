@@ -16,7 +16,9 @@ from physflow.inference import (
     annealed,
     laplace,
     run_chains,
+    sample_posterior,
 )
+from physflow.inference.chains import Chains
 
 KERNELS = (PreconditionedCrankNicolson(), Hamiltonian(), Hamiltonian(4))
 A = torch.tensor([[1.0, 0.5, 0.0], [0.0, -1.0, 2.0]], dtype=torch.float64)
@@ -300,3 +302,72 @@ def test_the_step_of_chains_finds_the_acceptance_where_the_law_is_no_gaussian():
         start = 3 * torch.nn.functional.normalize(torch.randn(50, 3, generator=generator()))
         chains = run_chains(posterior, 50, 100, burn_in=200, kernel=kernel, start=start)
         assert abs(chains.acceptance - kernel.acceptance) < 0.1
+
+
+@pytest.mark.parametrize("start", ["laplace", "prior"])
+def test_short_chains_draw_from_a_linear_posterior(start):
+    mean, covariance, _ = exact()
+    found = sample_posterior(linear(), start, seed=1)
+    assert found.z.shape == (64, 20, 3)
+    assert_law(found.z.flatten(0, 1), mean, covariance, 64 * 20 / 4)
+
+
+def test_short_chains_of_a_curved_posterior_have_its_spread():
+    """A shell of which the Laplace approximation knows one point: quadrature over its radius is exact."""
+    posterior = seen(lambda z: z.square().sum(1, keepdim=True), torch.tensor([4.0]).double(), 1.0, 3)
+    r = torch.linspace(0, 6, 20001, dtype=torch.float64)
+    density = r**2 * torch.exp(-0.5 * (r**2 - 4) ** 2 - 0.5 * r**2)
+    variance = float((density * r**2).sum() / density.sum()) / 3
+    found = sample_posterior(posterior, chains=200, burn_in=20, draws=20, seed=2).z.flatten(0, 1)
+    # The squares of 200 chains, each worth one draw at least, of standard deviation about 1.
+    assert found.square().mean(0).sub(variance).abs().max() < 4 / 200**0.5
+    assert found.mean(0).abs().max() < 4 * variance**0.5 / 200**0.5
+
+
+def test_short_chains_from_the_prior_find_both_modes():
+    second, fourth, _ = two_wells_moments()
+    found = sample_posterior(two_wells(), "prior", chains=500, seed=1).z
+    assert abs(float((found > 0).double().mean()) - 0.5) < 4 * 0.5 / 500**0.5
+    assert abs(float(found.square().mean()) - second) < 4 * (fourth - second**2) ** 0.5 / 500**0.5
+
+
+def test_short_chains_do_not_begin_where_there_is_no_solution():
+    posterior = seen(lambda z: torch.where(z > 0.8, torch.nan, z), Y[:1] / 2, 1.0, 1)
+    found = sample_posterior(posterior, chains=100, burn_in=0, draws=1, seed=0)
+    assert found.z.max() <= 0.8
+    assert found.z.unique().numel() > 50
+
+
+def test_short_chains_are_repeatable():
+    settings = {"chains": 8, "burn_in": 4, "draws": 2}
+    first, again, other = (sample_posterior(linear(), **settings, seed=seed).z for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_short_chains_refuse_what_they_cannot_do():
+    with pytest.raises(ValueError, match="unknown start 'laplac'; did you mean 'laplace'"):
+        sample_posterior(linear(), "laplac")
+    for name in ("chains", "draws"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got 0"):
+            sample_posterior(linear(), **{name: 0})
+    with pytest.raises(ValueError, match="burn_in=-1"):
+        sample_posterior(linear(), burn_in=-1)
+    with pytest.raises(ValueError, match="not finite at the start of the descent"):
+        sample_posterior(seen(lambda z: z * torch.nan, Y[:1], 1.0, 1))
+
+
+@pytest.mark.parametrize(
+    ("n", "draws"), [(1, {4}), (3, {4}), (4, {4, 2}), (6, {4, 2}), (7, {4, 3, 1}), (15, {*range(5)})]
+)
+def test_draws_are_taken_from_all_chains_alike(n, draws):
+    """Three chains of five draws, which say where they are from."""
+    z = torch.stack(torch.meshgrid(torch.arange(3.0), torch.arange(5.0), indexing="ij"), -1)
+    taken = Chains(z, 1.0, 1.0).spread_out(n)
+    assert len(taken.unique(dim=0)) == n
+    counts = torch.bincount(taken[:, 0].long(), minlength=3)
+    assert counts.max() - counts.min() <= 1
+    assert set(taken[:, 1].tolist()) == draws
+    for wrong in (0, 16):
+        with pytest.raises(ValueError, match=f"expected one to 15 draws, of 3 chains with 5 each, got {wrong}"):
+            Chains(z, 1.0, 1.0).spread_out(wrong)

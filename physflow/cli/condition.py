@@ -21,16 +21,17 @@ class ConditionOptions:
     """How fields are drawn given observations.
 
     Attributes:
-        samples: Number of samples to draw; in the mode solver these are the particles, and few of them are a coarse
-            posterior (default 200).
+        samples: Number of samples to draw (default 200).
         seed: The seed of the samples, and of the choice of sensors that are held out (default 0).
         mode: solver puts the input fields through the equation's solver and its adjoint; joint guides the flow of all
             fields, which takes no solves and is an approximation (default solver).
         method: How the mode joint guides the flow: moment matching posterior sampling (mmps), diffusion posterior
             sampling (dps) or pseudoinverse guidance (pseudoinverse) (default mmps).
         steps: Steps of the flow from noise to data; 50 in the mode joint and the model's own otherwise (default null).
-        start: Where the mode solver starts: at a Gaussian around one mode, or at the prior, which takes more solves and
-            finds all modes (default laplace).
+        start: Where the chains of the mode solver begin: around one mode (laplace), or at the end of an annealing from
+            the prior, which takes more solves and may find other modes (prior) (default laplace).
+        burn_in: Moves of each of the 64 chains of the mode solver before its first draw (default 8).
+        moves: Moves of each of these chains after them: four times as many, half the error of the draws (default 20).
         offset_std: In the mode solver, the standard deviation of an unknown constant in all readings of solutions, such
             as the datum of a pressure, in their unit; 0 is none (default 0.0).
         held_out: The share of the places whose sensors are not used, but test the samples (default 0.0).
@@ -42,13 +43,16 @@ class ConditionOptions:
     method: Literal["mmps", "dps", "pseudoinverse"] = "mmps"
     steps: int | None = None
     start: Literal["laplace", "prior"] = "laplace"
+    burn_in: int = 8
+    moves: int = 20
     offset_std: float = 0.0
     held_out: float = 0.0
 
     def __post_init__(self) -> None:
         literals(self)
         at_least(2, samples=self.samples)
-        at_least(0, seed=self.seed)
+        at_least(0, seed=self.seed, burn_in=self.burn_in)
+        at_least(4, moves=self.moves)
         if self.steps is not None:
             at_least(1, steps=self.steps)
         if not 0 <= self.offset_std < math.inf:
@@ -74,7 +78,8 @@ def execute(options: dict[str, Any]) -> int:
     """Draw fields given the readings of sensors, with a page that tests the draws."""
     given = {f.name: options[f.name] for f in fields(ConditionOptions) if f.name in options}
     config = from_dict(ConditionOptions, given)
-    for name, mode in (("method", "joint"), ("start", "solver"), ("offset_std", "solver")):
+    of_one_mode = {"method": "joint"} | dict.fromkeys(("start", "burn_in", "moves", "offset_std"), "solver")
+    for name, mode in of_one_mode.items():
         if name in given and config.mode != mode:
             raise ValueError(f"--{name} says nothing with --mode {config.mode}; it is for --mode {mode}")
     out = free(ending(options["out"], ".nc", "--out"), options["overwrite"])
@@ -101,7 +106,7 @@ def execute(options: dict[str, Any]) -> int:
     except ValueError as error:
         raise ValueError(f"{options['observations']}: {error}") from error
     used, held = held_out(sensors, config.held_out, config.seed)
-    settings = {name: given[name] for name in ("mode", "method", "steps", "start", "offset_std") if name in given}
+    settings = {name: given[name] for name in ("mode", "steps", *of_one_mode) if name in given}
     beside = observations_of(held) if held else None
     ds = condition(model, observations_of(used), config.samples, config.seed, **settings, beside=beside, progress=True)
     ds = with_sensors(ds, sensors, held).assign_attrs(held_out_share=config.held_out)

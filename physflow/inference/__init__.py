@@ -9,7 +9,7 @@ sensors, and no solver                                     `physflow.condition` 
 samples that must solve the equation                       ``model.sample(correction="complete")``: `Completion`
 an equation without a solver                               `NewtonProjection`
 a mean or values that are known exactly                    `FixedMean`, `FixedValues`
-a likelihood of your own                                   `Posterior` and `annealed`, checked by `run_chains`
+a likelihood of your own                                   `Posterior` and `sample_posterior`; `run_chains` for longer
 a paper to compare with                                    `Replacement`, `DPS` (diffusion posterior sampling),
                                                            `CoCoGen` (physical consistency in sampling): baselines
 =========================================================  ============================================================
@@ -34,6 +34,7 @@ from physflow.inference.projections import Affine, Composed, FixedMean, FixedVal
 from physflow.inference.pseudoinverse import PseudoinverseGuidance
 from physflow.inference.replacement import Replacement
 from physflow.inference.residual_guidance import CoCoGen, ResidualDescent
+from physflow.inference.sampling import Start, sample_posterior
 from physflow.inference.smc import Particles, annealed
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "ResidualDescent",
     "ScaledFields",
     "Stacked",
+    "Start",
     "State",
     "ZeroMean",
     "annealed",
@@ -87,4 +89,5 @@ __all__ = [
     "laplace",
     "linear_gaussian_posterior",
     "run_chains",
+    "sample_posterior",
 ]

@@ -37,6 +37,20 @@ class Chains:
     acceptance: float
     step: float
 
+    def spread_out(self, n: int) -> Tensor:
+        """A number n of the draws, shape (n, d): of all chains in turn, and of each as far apart as can be.
+
+        Raises:
+            ValueError: If there are fewer.
+        """
+        chains, draws, _ = self.z.shape
+        if not 1 <= n <= chains * draws:
+            raise ValueError(f"expected one to {chains * draws} draws, of {chains} chains with {draws} each, got {n}")
+        each = -(-n // chains)
+        # The last draws first: they have forgotten more of where the chain began.
+        last = draws - 1 - torch.arange(each) * draws // each
+        return self.z[:, last].transpose(0, 1).flatten(0, 1)[:n]
+
 
 def run_chains(
     posterior: Posterior,

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from physflow.inference.kernels import Hamiltonian, Kernel, Tuned
 from physflow.inference.posterior import Annealed, Gaussian, Posterior
 
-__all__ = ["Particles", "annealed"]
+__all__ = ["Particles", "annealed", "largest_rise", "systematic"]
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def annealed(
     with tqdm(desc="anneal", unit=" moves", disable=not progress) as bar:
         while law.beta < 1:
             difference = law.difference(state)
-            rise = _rise(difference, 1 - law.beta, share)
+            rise = largest_rise(difference, 1 - law.beta, share)
             logs = -rise * difference
             log_evidence += float(logs.logsumexp(0)) - math.log(particles)
-            chosen = _systematic(logs.softmax(0), generator)
+            chosen = systematic(logs.softmax(0), generator, particles)
             state, line = state.taken(chosen), line[chosen]
             law = dataclasses.replace(law, beta=1.0 if rise >= 1 - law.beta else law.beta + rise)
             bar.set_postfix_str(f"inverse temperature {law.beta:.2g} of 1", refresh=False)
@@ -122,8 +122,14 @@ def annealed(
     return Particles(state.z, tuple(betas), tuple(rates), len(line.unique()), log_evidence)
 
 
-def _rise(potential: Tensor, most: float, share: float) -> float:
-    """The largest rise of the inverse temperature, up to `most`, at which the weights are worth `share` of all."""
+def largest_rise(potential: Tensor, most: float, share: float) -> float:
+    """The largest rise of the inverse temperature, up to `most`, at which the weights are worth `share` of all.
+
+    Arguments:
+        potential: By how much the energy rises with it, shape (particles,); some must be finite.
+        most: The most.
+        share: The share, in (0, 1).
+    """
 
     def worth(rise: float) -> float:
         logs = -rise * potential
@@ -139,9 +145,14 @@ def _rise(potential: Tensor, most: float, share: float) -> float:
     return low if low > 0 else high
 
 
-def _systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Numbers of particles, each as often as its weight says but for rounding, by one uniform number."""
-    n = len(weights)
+def systematic(weights: Tensor, generator: torch.Generator, n: int) -> Tensor:
+    """The numbers of n particles, each chosen as often as its weight says but for rounding, by one uniform number.
+
+    Arguments:
+        weights: The weights, of sum 1, shape (particles,).
+        generator: Random numbers.
+        n: How many are chosen.
+    """
     places = (torch.arange(n) + torch.rand((), dtype=torch.float64, generator=generator)) / n
     sums = weights.cumsum(0)
-    return torch.searchsorted(sums / sums[-1], places).clamp_max(n - 1)
+    return torch.searchsorted(sums / sums[-1], places).clamp_max(len(weights) - 1)

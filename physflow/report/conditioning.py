@@ -25,16 +25,16 @@ from physflow.results import number
 __all__ = ["notices_of", "write_conditioning"]
 
 _MADE = (
-    *("mode", "prior", "start", "offset_std", "method", "steps", "model_error_counted", "solves", "temperatures"),
-    *("ancestors", "held_out_share", "seed", "physflow_version"),
+    *("mode", "prior", "start", "offset_std", "method", "steps", "model_error_counted", "solves", "chains"),
+    *("acceptance", "sample_size", "r_hat", "held_out_share", "seed", "physflow_version"),
 )
-_HIDDEN = ("log_evidence", "beside_the_prior")
-"""Attributes that the page does not list: an estimate that is biased low at few moves, and what notices say."""
+_HIDDEN = ("beside_the_prior",)
+"""Attributes that the page does not list: what notices say."""
 _MISFITS = 5
 _HOPELESS = 25.0
 """A chi^2 per sensor, five standard deviations of the noise: with that no spread of the draws means anything."""
-_FEW = 0.05
-"""A share of particles: where all descend from fewer, they may resemble each other."""
+_FEW = 50
+"""Independent draws: fewer leave errors of 10 % and more in a standard deviation."""
 
 
 def write_conditioning(path: str | Path, ds: xr.Dataset, title: str = "Fields given sensors") -> Path:
@@ -187,10 +187,10 @@ def _notices(ds: xr.Dataset, predictions: Predictions, used: Predictions, held: 
     n = ds.sizes[SAMPLE]
     if left := n - len(predictions.draws):
         yield f"{left} of {n} draws say nothing finite of some sensor and are left out of all that concerns sensors."
-    if (ancestors := ds.attrs.get("ancestors", n)) < _FEW * n:
+    if (size := ds.attrs.get("sample_size", math.inf)) < _FEW:
         yield (
-            f"The {n} particles descend from {ancestors} of those at the start, so that they may resemble each other, "
-            "and the spread may be too small. Draw more of them, or with another seed, and compare."
+            f"Where they mix worst, the chains are worth {size:.0f} independent draws (R-hat {ds.attrs['r_hat']:.2f}): "
+            "the spread may be wrong there. Take more moves (--moves, --burn_in), and compare two seeds."
         )
     if abs(used.chi_squared - 1) > 4 * math.sqrt(2 / len(used)):
         why = "the noise may be smaller than std says, or the draws too much alike: take more samples"
