@@ -6,18 +6,20 @@ import torch
 
 from physflow.fields import to_dataset
 from physflow.grid import Grid
-from physflow.pde import Darcy, DarcyNodes, from_dataset
+from physflow.pde import Darcy, DarcyNodes, Poisson, from_dataset
 
 EQUATIONS = [
     Darcy(Grid((8, 8))),
     Darcy(Grid((8, 12), ((0, 1), (1, 3))), faces="arithmetic"),
     Darcy(Grid((8, 8)), source="constant", boundary="dirichlet"),
     DarcyNodes(Grid((9, 8), centering="nodes")),
+    Poisson(Grid((8, 12), ((0, 1), (1, 3))), "periodic", screening=-2.5),
+    Poisson(Grid((9,))),
 ]
 
 
 def dataset(equation):
-    K = torch.ones(2, 2, *equation.grid.shape)
+    K = torch.ones(2, len(equation.fields), *equation.grid.shape)
     return to_dataset(K, equation.fields, equation.grid, equation.attributes())
 
 
@@ -27,7 +29,8 @@ def test_rebuilds_the_equation(equation):
     assert type(found) is type(equation)
     assert found.grid == equation.grid
     assert found.attributes() == equation.attributes()
-    torch.testing.assert_close(found.source_term, equation.source_term)
+    if hasattr(equation, "source_term"):
+        torch.testing.assert_close(found.source_term, equation.source_term)
 
 
 @pytest.mark.parametrize("equation", [EQUATIONS[1], EQUATIONS[3]], ids=["Darcy", "DarcyNodes"])

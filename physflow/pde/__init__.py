@@ -1,19 +1,22 @@
 """Partial differential equations as objects: residual, solution, derivative and score of one discretisation.
 
-`Darcy` is conservative finite volumes on cells, `DarcyNodes` the published scheme on nodes. `from_dataset`
-rebuilds the equation of a Dataset and `score` judges its fields by it.
+`Darcy` is conservative finite volumes on cells, `DarcyNodes` the published scheme on nodes; `Poisson` is Poisson's
+equation, screened Poisson and Helmholtz. `from_dataset` rebuilds the equation of a Dataset and `score` judges its
+fields by it.
 """
 
 from physflow.pde.darcy import Darcy
 from physflow.pde.darcy_nodes import DarcyNodes
 from physflow.pde.datasets import from_dataset
 from physflow.pde.equation import Equation, Symmetry, check_device, identity
+from physflow.pde.poisson import Poisson
 from physflow.pde.scores import score, score_fields
 
 __all__ = [
     "Darcy",
     "DarcyNodes",
     "Equation",
+    "Poisson",
     "Symmetry",
     "check_device",
     "from_dataset",

@@ -6,6 +6,7 @@ An equation writes itself as plain attributes (`Equation.attributes`); beside th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import xarray as xr
@@ -15,19 +16,25 @@ from physflow.fields import grid_of
 from physflow.pde.darcy import Darcy
 from physflow.pde.darcy_nodes import DarcyNodes
 from physflow.pde.equation import Equation
+from physflow.pde.poisson import Poisson
 
 __all__ = ["from_dataset"]
 
-_REQUIRED = {"Darcy": ("source", "boundary", "faces"), "DarcyNodes": ("source",)}
+_EQUATIONS: dict[str, tuple[Callable[..., Equation], tuple[str, ...]]] = {
+    "Darcy": (Darcy, ("source", "boundary", "faces")),
+    "DarcyNodes": (DarcyNodes, ("source",)),
+    "Poisson": (Poisson, ("boundary", "screening")),
+}
+"""The equations, and the attributes that are their arguments."""
 
 
 def from_dataset(ds: xr.Dataset) -> Equation:
     """The equation of a Dataset, rebuilt from its attributes on the grid of its fields.
 
     Arguments:
-        ds: A Dataset of fields with the attributes ``equation`` (``"Darcy"`` or ``"DarcyNodes"``), ``source``
-            and, for Darcy, ``boundary`` and ``faces``; with ``source="custom"`` also the variable ``source``
-            over the grid's axes.
+        ds: A Dataset of fields with the attributes ``equation`` (its class, such as ``"Darcy"``) and those that this
+            one writes (`Equation.attributes`): for Darcy ``source``, ``boundary`` and ``faces``; with
+            ``source="custom"`` also the variable ``source`` over the grid's axes.
 
     Returns:
         The equation.
@@ -36,9 +43,10 @@ def from_dataset(ds: xr.Dataset) -> Equation:
         ValueError: If an attribute or the custom source is missing, or the equation is unknown.
     """
     name = str(ds.attrs.get("equation", ""))
-    if name and name not in _REQUIRED:
-        raise ValueError(f"unknown equation {name!r} in the dataset's attributes; {nearest(name, _REQUIRED)}")
-    required = ("equation", *_REQUIRED.get(name, _REQUIRED["Darcy"]))
+    if name and name not in _EQUATIONS:
+        raise ValueError(f"unknown equation {name!r} in the dataset's attributes; {nearest(name, _EQUATIONS)}")
+    equation, arguments = _EQUATIONS.get(name, _EQUATIONS["Darcy"])
+    required = ("equation", *arguments)
     missing = [key for key in required if key not in ds.attrs]
     if missing:
         raise ValueError(
@@ -48,14 +56,17 @@ def from_dataset(ds: xr.Dataset) -> Equation:
             "faces='harmonic'), and set ds.attrs.update(equation.attributes())"
         )
     grid = grid_of(ds)
-    source: Any = str(ds.attrs["source"])
-    if source == "custom":
+    settings: dict[str, Any] = {key: _plain(ds.attrs[key]) for key in arguments}
+    if settings.get("source") == "custom":
         if "source" not in ds.data_vars or set(ds["source"].dims) != set(grid.axes):
             raise ValueError(
                 "the dataset's attribute source is 'custom', but it has no variable 'source' over "
                 f"{grid.axes}; add the source term, ds['source'] = ({grid.axes}, values)"
             )
-        source = ds["source"].transpose(*grid.axes).values
-    if name == "DarcyNodes":
-        return DarcyNodes(grid, source=source)
-    return Darcy(grid, source=source, boundary=ds.attrs["boundary"], faces=ds.attrs["faces"])
+        settings["source"] = ds["source"].transpose(*grid.axes).values
+    return equation(grid, **settings)
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as it was before a file made it a number of numpy."""
+    return value.item() if hasattr(value, "item") else value
