@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 
 from physflow.config import nearest
-from physflow.grid import AXIS_NAMES, Grid
+from physflow.grid import AXIS_NAMES, TIME, Grid
 
 __all__ = [
     "SAMPLE",
@@ -81,8 +81,9 @@ def grid_of(ds: xr.Dataset, names: Sequence[str] | None = None) -> Grid:
     axes: tuple[str, ...] = ()
     for name in names:
         dims = [str(dim) for dim in _variable(ds, name).dims if dim != SAMPLE]
-        # Our own axes come in their order x, y, z; foreign ones as the first field has them.
-        found = tuple(sorted(dims, key=AXIS_NAMES.index) if set(dims) <= set(AXIS_NAMES) else dims)
+        # Our own axes come in their order t, x, y, z; foreign ones as the first field has them.
+        ours = (TIME, *AXIS_NAMES)
+        found = tuple(sorted(dims, key=ours.index) if set(dims) <= set(ours) else dims)
         axes = axes or found
         if set(found) != set(axes):
             raise ValueError(

@@ -78,8 +78,8 @@ def test_from_whole_numbers_and_names():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((),), "expected a grid of 1 to 3 axes, got shape \\(\\)"),
-        (((2, 2, 2, 2),), "expected a grid of 1 to 3 axes, got shape \\(2, 2, 2, 2\\)"),
+        (((),), "expected a grid of 1 to 3 axes, beside one of time \\('t'\\), got shape \\(\\)"),
+        (((2, 2, 2, 2),), "expected a grid of 1 to 3 axes, beside one of time \\('t'\\), got shape \\(2, 2, 2, 2\\)"),
         (((0, 4),), "a grid of cells needs at least 1 points per axis, got shape \\(0, 4\\)"),
         (((1, 4), (), "nodes"), "a grid of nodes needs at least 2 points per axis, got shape \\(1, 4\\)"),
         (((2.5,),), "expected a whole number of points along each axis, got shape \\(2.5,\\)"),
@@ -110,8 +110,11 @@ def test_impossible_grids_are_refused(arguments, message):
         ([[0, 1, math.inf]], "'x' holds values that are not finite"),
         ([[0]], "'x' must be one-dimensional, of two points or more, got shape \\(1,\\)"),
         ([[[0, 1], [0, 1]]], "'x' must be one-dimensional, of two points or more, got shape \\(2, 2\\)"),
-        ([], "expected 1 to 3 coordinates and one name for each, got 0 coordinates"),
-        ([[0, 1]] * 4, "expected 1 to 3 coordinates and one name for each, got 4 coordinates"),
+        ([], "expected 1 to 3 coordinates, beside one of time \\('t'\\), and one name for each, got 0 coordinates"),
+        (
+            [[0, 1]] * 4,
+            "expected 1 to 3 coordinates, beside one of time \\('t'\\), and one name for each, got 4 coordinates",
+        ),
     ],
 )
 def test_coordinates_of_no_grid_are_refused(coordinates, message):
@@ -130,3 +133,22 @@ def test_a_step_off_by_storage_in_float32_is_uniform_and_a_percent_is_not():
 def test_a_name_for_each_coordinate():
     with pytest.raises(ValueError, match="got 1 coordinates and the names \\('a', 'b'\\)"):
         Grid.from_coordinates([0, 1], axes=("a", "b"))
+
+
+def test_time_is_of_nodes_and_comes_first():
+    grid = Grid((5, 4), ((0, 2), (0, 1)), axes=("t", "x"))
+    t, x = grid.coordinates()
+    np.testing.assert_array_equal(t, [0, 0.5, 1, 1.5, 2])
+    np.testing.assert_array_equal(x, [0.125, 0.375, 0.625, 0.875])
+    assert grid.spacing == (0.5, 0.25)
+    assert grid.space == Grid((4,))
+    assert Grid((4,)).space == Grid((4,))
+    assert Grid.from_coordinates(t, x, axes=("t", "x")) == grid
+    assert Grid((2, 3, 4, 5), axes=("t", "x", "y", "z")).ndim == 4
+    for arguments, message in (
+        ({"shape": (4, 5), "axes": ("x", "t")}, "time must be the first axis"),
+        ({"shape": (1, 5), "axes": ("t", "x")}, "an axis of time needs at least 2 points"),
+        ({"shape": (3,), "axes": ("t",)}, "beside one of time"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Grid(**arguments)
