@@ -6,7 +6,7 @@ import torch
 
 from physflow.fields import to_dataset
 from physflow.grid import Grid
-from physflow.pde import Darcy, DarcyNodes, Poisson, from_dataset
+from physflow.pde import Burgers, Darcy, DarcyNodes, GrayScott, Heat, NavierStokes, Poisson, from_dataset
 
 EQUATIONS = [
     Darcy(Grid((8, 8))),
@@ -15,6 +15,10 @@ EQUATIONS = [
     DarcyNodes(Grid((9, 8), centering="nodes")),
     Poisson(Grid((8, 12), ((0, 1), (1, 3))), "periodic", screening=-2.5),
     Poisson(Grid((9,))),
+    Heat(Grid((3, 4, 5), ((0, 2), (0, 1), (1, 2)), axes=("t", "x", "y")), 0.3, "neumann"),
+    Burgers(Grid((3, 4), axes=("t", "x")), 0.3, 7),
+    GrayScott(Grid((3, 4, 5, 6), axes=("t", "x", "y", "z")), 0.03, 0.05, 1e-3, 1e-4, 7),
+    NavierStokes(Grid((3, 8, 9), axes=("t", "x", "y")), 0.3, 0.5, 2, 0.2, 7),
 ]
 
 

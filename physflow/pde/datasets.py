@@ -13,9 +13,13 @@ import xarray as xr
 
 from physflow.config import nearest
 from physflow.fields import grid_of
+from physflow.pde.burgers import Burgers
 from physflow.pde.darcy import Darcy
 from physflow.pde.darcy_nodes import DarcyNodes
 from physflow.pde.equation import Equation
+from physflow.pde.gray_scott import GrayScott
+from physflow.pde.heat import Heat
+from physflow.pde.navier_stokes import NavierStokes
 from physflow.pde.poisson import Poisson
 
 __all__ = ["from_dataset"]
@@ -24,6 +28,10 @@ _EQUATIONS: dict[str, tuple[Callable[..., Equation], tuple[str, ...]]] = {
     "Darcy": (Darcy, ("source", "boundary", "faces")),
     "DarcyNodes": (DarcyNodes, ("source",)),
     "Poisson": (Poisson, ("boundary", "screening")),
+    "Heat": (Heat, ("diffusivity", "boundary")),
+    "Burgers": (Burgers, ("viscosity", "steps")),
+    "GrayScott": (GrayScott, ("feed", "kill", "diffusivity_u", "diffusivity_v", "steps")),
+    "NavierStokes": (NavierStokes, ("viscosity", "forcing", "waves", "drag", "steps")),
 }
 """The equations, and the attributes that are their arguments."""
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Walls", "eigenvalues", "laplacian", "solve"]
+__all__ = ["Walls", "eigenvalues", "laplacian", "mirrored", "solve"]
 
 Walls = Literal["neumann", "dirichlet", "periodic"]
 """What lies beyond the first and the last cell of an axis."""
@@ -54,6 +54,14 @@ def laplacian(u: Tensor, spacing: Sequence[float], walls: Walls) -> Tensor:
         longer = torch.cat([before, u, after], axis)
         total = total + (longer.narrow(axis, 0, n) - 2 * u + longer.narrow(axis, 2, n)) / h**2
     return total
+
+
+def mirrored(u: Tensor, walls: Walls) -> Tensor:
+    r"""A field, shape (batch, \*axes), with its mirror images beyond the upper walls: periodic."""
+    for axis in range(1, u.ndim) if walls != "periodic" else ():
+        image = u.flip(axis)
+        u = torch.cat([u, image if walls == "neumann" else -image], axis)
+    return u
 
 
 @functools.lru_cache(maxsize=32)
@@ -93,11 +101,7 @@ def solve(f: Tensor, spacing: Sequence[float], walls: Walls, screening: float = 
         # The transform takes no empty batch.
         return f
     shape, axes = tuple(f.shape[1:]), tuple(range(1, f.ndim))
-    image = f
-    if walls != "periodic":
-        for axis in axes:
-            mirrored = image.flip(axis)
-            image = torch.cat([image, mirrored if walls == "neumann" else -mirrored], axis)
+    image = mirrored(f, walls)
     symbol = eigenvalues(shape, tuple(spacing), walls).to(f) + screening
     # The constant, where nothing says which it is; odd images have none.
     inverse = torch.where(symbol == 0, 0.0, 1 / symbol)
