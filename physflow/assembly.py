@@ -285,9 +285,8 @@ def make_residual(equation: Equation, transform: Transform) -> Callable[[Tensor]
 
     def residual(items: Tensor) -> Tensor:
         fields = transform.to(items.device).inverse(items).unbind(1)
-        inputs = fields[: len(equation.inputs)]
         with torch.no_grad():
-            f = equation.residual(*inputs, *(torch.zeros_like(u) for u in fields[len(equation.inputs) :]))
+            f = equation.residual(*equation.trivial(*fields))
             scale = f.square().mean(tuple(range(1, f.ndim)), keepdim=True).sqrt()
         if not (scale > 0).all():
             raise ValueError("a residual is relative to the equation's source, but that is zero everywhere")

@@ -311,11 +311,11 @@ def _check_settings(guidance: type[Guided] | None, settings: dict[str, Any]) -> 
 
 
 def _check_datum(equation: Equation, offset_std: float) -> None:
-    walls = getattr(equation, "boundary", None)
-    if offset_std and walls != "neumann":
+    if offset_std and not equation.up_to_a_constant:
         raise ValueError(
             f"offset_std is for a solution that is known up to a constant, between walls without flux; with "
-            f"boundary={walls!r} the equation fixes the datum: leave it at 0, and give readings with that datum"
+            f"boundary={getattr(equation, 'boundary', None)!r} the equation fixes the datum: leave it at 0, and give "
+            "readings with that datum"
         )
 
 

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from physflow.fields import to_dataset
 from physflow.grid import Grid
-from physflow.pde import Darcy, DarcyNodes, score, score_fields, scores
+from physflow.pde import Burgers, Darcy, DarcyNodes, Heat, Poisson, score, score_fields, scores
 
 EQUATIONS = {
     "cells": Darcy(Grid((16, 16))),
@@ -204,3 +204,50 @@ def test_broken_pressure_is_named():
     ds["pressure"][0, 1, 2] = math.inf
     with pytest.raises(ValueError, match="pressure must be finite, but 1 of"):
         score(ds)
+
+
+def of_waves(equation, samples=3):
+    """Data of an equation whose fields begin as smooth noise."""
+    noise = np.random.default_rng(0).standard_normal((samples, *equation.grid.shape))
+    u = torch.from_numpy(gaussian_filter(noise, (0, *(3,) * equation.grid.ndim), mode="wrap") * 5)
+    if equation.up_to_a_constant:
+        u = u - u.flatten(1).mean(1).view(-1, *(1,) * equation.grid.ndim)
+    fields = torch.stack(equation.complete(u), 1).float()
+    return to_dataset(fields, equation.fields, equation.grid, equation.attributes())
+
+
+@pytest.mark.parametrize(
+    ("equation", "trivial"),
+    [
+        (Poisson(Grid((16, 16)), "periodic"), "u = 0"),
+        (Poisson(Grid((16, 16)), "neumann", screening=2.0), "u = 0"),
+        (Poisson(Grid((8, 9, 10))), "u = 0"),
+        (Burgers(Grid((8, 32), axes=("t", "x")), 0.05), "nothing moves"),
+        (Heat(Grid((6, 16, 16), axes=("t", "x", "y")), boundary="neumann"), "nothing moves"),
+    ],
+    ids=["Poisson", "screened", "in space", "Burgers", "heat"],
+)
+def test_other_equations_have_their_anchors(equation, trivial):
+    ds = of_waves(equation)
+    found = score(ds, anchors=True)
+    assert found["anchor"].values[2] == trivial
+    residual, error = (found[name].median("sample") for name in ("relative_residual", "solution_error"))
+    assert residual.sel(anchor="as given") < 1e-5
+    assert error.sel(anchor="as given") < 1e-6
+    np.testing.assert_allclose(found["relative_residual"].sel(anchor=trivial), 1, rtol=1e-12)
+    noises = residual.sel(anchor=["smooth noise 1 %", "white noise 1 %"])
+    assert (noises > 100 * residual.sel(anchor="data floor")).all()
+    assert noises[0] < residual.sel(anchor="mismatched pair")
+    # A second derivative amplifies what is rough; one step in time does not.
+    assert (noises[1] > noises[0]) == isinstance(equation, Poisson)
+    assert error.sel(anchor="mismatched pair") > 0.5
+
+
+def test_a_shift_is_an_error_where_the_solution_is_known_altogether():
+    heat = Heat(Grid((6, 16, 16), axes=("t", "x", "y")), boundary="neumann")
+    ds = of_waves(heat)
+    later = xr.where(ds["t"] > 0, 0.1, 0.0)
+    shifted = ds.assign(temperature=(ds["temperature"] + later).transpose("sample", "t", "x", "y"))
+    assert (score(shifted)["solution_error"] > 0.05).all()
+    periodic = of_waves(Poisson(Grid((16, 16)), "periodic"))
+    assert (score(periodic.assign(potential=periodic["potential"] + 0.1))["solution_error"] < 1e-5).all()

@@ -142,8 +142,8 @@ def _check_equation(ds: xr.Dataset) -> Iterator[Finding]:
     if residual <= _FAR_FROM_THE_FLOOR * floor:
         found = f"median residual_mse {residual:.3g}, at the floor of {stored} storage ({floor:.3g})"
         # The trivial answer's residual is the size of the source.
-        trivial = [v if name in equation.inputs else 0 * v for name, v in zip(equation.fields, fields, strict=True)]
-        wrong = int((all_residuals > _WRONG * _median_residual(equation, trivial)).sum())
+        trivial = _median_residual(equation, equation.trivial(*fields))
+        wrong = int((all_residuals > _WRONG * trivial).sum())
         if wrong and "trained_on" not in ds.attrs:
             yield Finding(
                 "error",

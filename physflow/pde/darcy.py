@@ -78,6 +78,7 @@ class Darcy(Equation):
     fields: ClassVar[tuple[str, ...]] = ("permeability", "pressure")
     inputs: ClassVar[tuple[str, ...]] = ("permeability",)
     solutions: ClassVar[tuple[str, ...]] = ("pressure",)
+    trivial_answer: ClassVar[str] = "p = 0"
     positive: ClassVar[tuple[str, ...]] = ("permeability",)
 
     def __init__(
@@ -111,6 +112,11 @@ class Darcy(Equation):
                 # What rounding left of the mean (in float32, say) would stay in every residual.
                 f -= mean
         self.source_term = torch.from_numpy(f)
+
+    @property
+    def up_to_a_constant(self) -> bool:
+        """Whether no wall fixes the pressure."""
+        return self.boundary == "neumann"
 
     def residual(self, permeability: Tensor, pressure: Tensor) -> Tensor:
         r"""The residual :math:`r = f + \nabla \cdot (K \nabla p)` of each cell.

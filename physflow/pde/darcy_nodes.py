@@ -86,6 +86,7 @@ class DarcyNodes(Equation):
     fields: ClassVar[tuple[str, ...]] = ("permeability", "pressure")
     inputs: ClassVar[tuple[str, ...]] = ("permeability",)
     solutions: ClassVar[tuple[str, ...]] = ("pressure",)
+    trivial_answer: ClassVar[str] = "p = 0"
     positive: ClassVar[tuple[str, ...]] = ("permeability",)
     boundary = "neumann"
 
@@ -107,6 +108,11 @@ class DarcyNodes(Equation):
                 f"trapezoid rule is {mean:.3g}; subtract it from the source"
             )
         self.source_term = torch.from_numpy(f)
+
+    @property
+    def up_to_a_constant(self) -> bool:
+        """Always: no wall fixes the pressure."""
+        return True
 
     def attributes(self) -> dict[str, str | float]:
         """Plain values that rebuild the equation on its grid; a custom source array is not among them."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -55,6 +55,7 @@ class Equation(ABC):
         inputs: The names of the fields that are given.
         solutions: The names of the fields that `solve` returns.
         positive: The names of the fields that must be positive everywhere.
+        trivial_answer: The trivial answer in a few words; see `trivial`.
         grid: The grid on which every field lives.
     """
 
@@ -62,6 +63,7 @@ class Equation(ABC):
     inputs: ClassVar[tuple[str, ...]]
     solutions: ClassVar[tuple[str, ...]]
     positive: ClassVar[tuple[str, ...]] = ()
+    trivial_answer: ClassVar[str] = "zero"
     grid: Grid
 
     # The abstract signatures are open, so that a subclass may name its fields.
@@ -101,6 +103,33 @@ class Equation(ABC):
         inputs = fields[: len(self.inputs)]
         solutions = self.solve(*inputs)
         return (*inputs, *(solutions if isinstance(solutions, tuple) else (solutions,)))
+
+    @property
+    def up_to_a_constant(self) -> bool:
+        """Whether nothing says which constant belongs to a solution; `solve` gives the one of mean zero then."""
+        return False
+
+    def trivial(self, *fields: Tensor) -> tuple[Tensor, ...]:
+        """The answer that takes no work, to what is given in some fields: solution fields of zeros.
+
+        Its residual is the yardstick of others: where the equation has a source, it is that source.
+
+        Arguments:
+            fields: All fields in the order of `fields`.
+
+        Returns:
+            All fields in the same order.
+        """
+        return self.spliced(fields, tuple(torch.zeros_like(s) for s in fields))
+
+    def spliced(self, given: Sequence[Tensor], answer: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Fields with what the equation is given from one set, and what it is solved for from another.
+
+        Arguments:
+            given: All fields in the order of `fields`, of which the inputs are taken.
+            answer: All fields, of which the solutions are taken.
+        """
+        return (*given[: len(self.inputs)], *answer[len(self.inputs) :])
 
     def symmetries(self) -> tuple[Symmetry, ...]:
         """The maps of the grid that take solutions to solutions; the identity is the first.

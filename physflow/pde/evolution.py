@@ -17,6 +17,7 @@ Fields have the shape (batch, nt, \*space), with time as the first axis of the g
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +43,7 @@ class Evolution(Equation):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
+    trivial_answer: ClassVar[str] = "nothing moves"
 
     def __init__(self, grid: Grid) -> None:
         name = type(self).__name__
@@ -132,6 +134,14 @@ class Evolution(Equation):
         self._check_all(fields)
         found = self.solve(*(s[:, 0] for s in fields))
         return found if isinstance(found, tuple) else (found,)
+
+    def trivial(self, *fields: Tensor) -> tuple[Tensor, ...]:
+        """The first instant at all times; see `Equation.trivial`. Its residual is the motion of that instant."""
+        return tuple(s[:, :1].expand_as(s) for s in fields)
+
+    def spliced(self, given: Sequence[Tensor], answer: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The first instant of one set of fields, and the others of another; see `Equation.spliced`."""
+        return tuple(torch.cat([s[:, :1], t[:, 1:]], 1) for s, t in zip(given, answer, strict=True))
 
     def precondition(self, residual: Tensor, *inputs: Tensor) -> Tensor:
         r"""The correction :math:`\delta = \Delta t\, r`, which repairs each instant as if its past were right.

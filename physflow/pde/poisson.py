@@ -64,6 +64,7 @@ class Poisson(Equation):
     fields: ClassVar[tuple[str, ...]] = ("source", "potential")
     inputs: ClassVar[tuple[str, ...]] = ("source",)
     solutions: ClassVar[tuple[str, ...]] = ("potential",)
+    trivial_answer: ClassVar[str] = "u = 0"
 
     def __init__(self, grid: Grid, boundary: Walls = "dirichlet", screening: float = 0.0) -> None:
         if grid.centering != "cells":
@@ -80,6 +81,11 @@ class Poisson(Equation):
                     f"k^2 = {-screening:g} is an eigenvalue of the negative Laplacian on this grid, {eigenvalue:.12g}: "
                     "at a resonance there is no solution; take another wavenumber"
                 )
+
+    @property
+    def up_to_a_constant(self) -> bool:
+        """Whether neither walls nor screening fix the potential."""
+        return self.screening == 0 and self.boundary != "dirichlet"
 
     def residual(self, source: Tensor, potential: Tensor) -> Tensor:
         r"""The residual :math:`r = f + \Delta_h u - \kappa u` of each cell.

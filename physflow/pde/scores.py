@@ -1,18 +1,20 @@
 r"""Scores of fields under their own equation, and the anchors without which a score says little.
 
 Let :math:`r(u, s)` be the residual of inputs :math:`u` and solutions :math:`s` on :math:`N` points,
-:math:`S(u)` the discrete solution, and :math:`f = r(u, 0)` the residual of the zero solution: the source. A
-sample scores
+:math:`S(u)` the discrete solution, and :math:`f = r(u, 0)` the residual of the zero solution: the source. For
+equations of motion :math:`u` is the first instant, and :math:`f` the residual of a field that stays as it is there
+(`Equation.trivial`). A sample scores
 
 =================== ====================================================================================
 residual_mse        :math:`|r|_2^2 / N`
 strong_residual_mse :math:`|r_s|_2^2 / N`, :math:`r_s` the product-rule residual, one-sided at the walls
-relative_residual   :math:`|r|_2 / |f|_2`, 1 for the zero solution
+relative_residual   :math:`|r|_2 / |f|_2`, 1 for the trivial answer
 solution_error      :math:`|s - S(u)|_2 / |S(u)|_2`, what a user of the field notices
 mass_imbalance      :math:`|r|_1 / |f|_1`, mass made or lost as a share of the source
 =================== ====================================================================================
 
-Under Neumann walls a solution is known up to a constant: `solution_error` compares fields less their means.
+Where a solution is known up to a constant (`Equation.up_to_a_constant`: between walls without flux, say),
+`solution_error` compares fields less their means.
 All is computed in float64 from the stored values.
 
 The residual amplifies the noise of single points by :math:`h^{-2}`: noise that no eye sees can score worse
@@ -21,7 +23,7 @@ known, scored for the same inputs:
 
 * ``as given``: the fields of the dataset;
 * ``data floor``: :math:`S(u)` rounded to the stored type, the best that a file can hold;
-* ``p = 0``: the zero solution;
+* ``p = 0``: the zero solution, or what else is the trivial answer to the equation;
 * ``mismatched pair``: the solution of the next sample, a perfect field of the law that ignores :math:`u`;
 * ``white noise 0.1 %``, ``white noise 1 %``: :math:`S(u)` plus independent noise at every point, in per cent
   of the standard deviation of :math:`S(u)` over the points;
@@ -91,11 +93,10 @@ def score_fields(equation: Equation, *fields: Tensor, reference: Sequence[Tensor
     """
     with torch.no_grad():
         fields = tuple(field.double() for field in fields)
-        inputs, solutions = fields[: len(equation.inputs)], fields[len(equation.inputs) :]
         r = equation.residual(*fields).flatten(1)
-        f = equation.residual(*inputs, *(torch.zeros_like(s) for s in solutions)).flatten(1)
-        exact = _flatten(equation, _solve(equation, inputs) if reference is None else reference)
-        error = _flatten(equation, solutions) - exact
+        f = equation.residual(*equation.trivial(*fields)).flatten(1)
+        exact = _flatten(equation, _solutions(equation, fields) if reference is None else reference)
+        error = _flatten(equation, fields[len(equation.inputs) :]) - exact
         scores = {"residual_mse": r.square().mean(1)}
         if hasattr(equation, "strong_residual"):
             scores["strong_residual_mse"] = equation.strong_residual(*fields).flatten(1).square().mean(1)
@@ -154,30 +155,35 @@ def score(ds: xr.Dataset, anchors: bool = False, *, progress: bool = False) -> x
 def _score_chunk(ds: xr.Dataset, equation: Equation, samples: NDArray[np.int64], anchors: bool) -> dict[str, Scores]:
     """The scores of some samples of a dataset, by the name of the anchor."""
     fields = _load(ds, equation.fields, samples)
-    inputs, given = fields[: len(equation.inputs)], fields[len(equation.inputs) :]
     if not anchors:
         return {"as given": score_fields(equation, *fields)}
-    exact, total = _solve(equation, inputs), ds.sizes[SAMPLE]
-    # The solution of the sample after these completes the pairs; there is none after no samples.
-    after = _load(ds, equation.inputs, (samples[-1:] + 1) % max(total, 1))
-    following = [torch.cat((s[1:], t)) for s, t in zip(exact, _solve(equation, after), strict=True)]
-    candidates = {
-        "as given": given,
-        "data floor": tuple(
-            torch.from_numpy(s.numpy().astype(ds[name].dtype)).double()
-            for name, s in zip(equation.solutions, exact, strict=True)
-        ),
-        "p = 0": tuple(torch.zeros_like(s) for s in exact),
+    with torch.no_grad():
+        exact, total = _solutions(equation, fields), ds.sizes[SAMPLE]
+        # The solution of the sample after these completes the pairs; there is none after no samples.
+        after = _solutions(equation, _load(ds, equation.fields, (samples[-1:] + 1) % max(total, 1)))
+    following = [torch.cat((s[1:], t)) for s, t in zip(exact, after, strict=True)]
+    rounded = (
+        torch.from_numpy(s.numpy().astype(ds[name].dtype)).double()
+        for name, s in zip(equation.solutions, exact, strict=True)
+    )
+    inputs = fields[: len(equation.inputs)]
+    answers = {
+        "data floor": tuple(rounded),
         "mismatched pair": following,
         "white noise 0.1 %": _perturb(exact, 0.001, _white_noise(equation.grid.shape, 1, samples)),
         "white noise 1 %": _perturb(exact, 0.01, _white_noise(equation.grid.shape, 2, samples)),
         "smooth noise 1 %": _perturb(exact, 0.01, _smooth_noise(equation.grid, 3, samples)),
     }
+    spliced = {name: equation.spliced(fields, (*inputs, *answer)) for name, answer in answers.items()}
+    candidates = {
+        "as given": fields,
+        "data floor": spliced.pop("data floor"),
+        equation.trivial_answer: equation.trivial(*fields),
+        **spliced,
+    }
     if total == 1:
         del candidates["mismatched pair"]
-    return {
-        name: score_fields(equation, *inputs, *candidate, reference=exact) for name, candidate in candidates.items()
-    }
+    return {name: score_fields(equation, *candidate, reference=exact) for name, candidate in candidates.items()}
 
 
 def _load(ds: xr.Dataset, names: Sequence[str], samples: NDArray[np.int64]) -> Solutions:
@@ -185,16 +191,15 @@ def _load(ds: xr.Dataset, names: Sequence[str], samples: NDArray[np.int64]) -> S
     return to_tensor(ds.isel({SAMPLE: samples}), names, dtype=torch.float64, finite=False).unbind(1)
 
 
-def _solve(equation: Equation, inputs: Sequence[Tensor]) -> Solutions:
-    with torch.no_grad():
-        solutions = equation.solve(*inputs)
-    return solutions if isinstance(solutions, tuple) else (solutions,)
+def _solutions(equation: Equation, fields: Sequence[Tensor]) -> Solutions:
+    """The solution fields, recomputed from what is given in all fields."""
+    return equation.complete(*fields)[len(equation.inputs) :]
 
 
 def _flatten(equation: Equation, solutions: Sequence[Tensor]) -> Tensor:
     """The solution fields as one vector a sample, less their means where the equation leaves them open."""
     vectors = [s.flatten(1) for s in solutions]
-    if getattr(equation, "boundary", None) == "neumann":
+    if equation.up_to_a_constant:
         vectors = [v - v.mean(1, keepdim=True) for v in vectors]
     return torch.cat(vectors, dim=1)
 
