@@ -1,7 +1,8 @@
 """Data: random fields, generators of PDE solutions, the files that hold them, and toys with exact answers."""
 
 from physflow.data import darcy, files, random_fields, toys, validation
-from physflow.data.files import FieldReader, FieldWriter, Metadata, open, write
+from physflow.data.files import FieldReader, FieldWriter, Metadata, write
+from physflow.data.layouts import open
 from physflow.data.merging import merge
 from physflow.data.validation import Finding, validate
 
