@@ -325,6 +325,20 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
         train(small(), FlowMatching(), data, other, folder=tmp_path)
 
 
+def test_a_checkpoint_from_before_a_setting_has_its_default(tmp_path):
+    data, path = TensorBatches(draw(20, 2)), tmp_path / "checkpoint.pt"
+    first = train(small(), FlowMatching(), data, SHORT, folder=tmp_path)
+    stored = torch.load(path, weights_only=True)
+    del stored["settings"]["physics"]
+    torch.save(stored, path)
+    again = train(small(), FlowMatching(), data, SHORT, folder=tmp_path)
+    assert torch.equal(weights(again), weights(first))
+    other = dataclasses.replace(SHORT, clip=0.5, physics=0.1)
+    torch.save(stored, path)
+    with pytest.raises(ValueError, match=r"physics \(checkpoint 0\.0, now 0\.1\)"):
+        train(small(), FlowMatching(), data, other, folder=tmp_path)
+
+
 def test_resuming_with_another_network_is_refused(tmp_path):
     data = TensorBatches(draw(20, 2))
     train(small(), FlowMatching(), data, SHORT, folder=tmp_path)

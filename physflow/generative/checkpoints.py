@@ -49,10 +49,19 @@ class Checkpoint:
             is restored.
         settings: What the run is, as plain data: a checkpoint of other settings is refused.
         data: What its data are, in words: a checkpoint made on other data gives a warning.
+        defaults: What settings were before there were such: a checkpoint of an older version does not hold them.
     """
 
-    def __init__(self, path: Path, parts: Mapping[str, Stateful], settings: Mapping[str, Any], data: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        parts: Mapping[str, Stateful],
+        settings: Mapping[str, Any],
+        data: str,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path, self.parts, self.settings, self.data = path, parts, dict(settings), data
+        self.defaults = dict(defaults or {})
 
     def write(self) -> None:
         """Write the file; whoever looks sees the old one or the new one, never half of one."""
@@ -73,7 +82,7 @@ class Checkpoint:
         if not self.path.exists():
             return False
         stored = torch.load(self.path, map_location="cpu", weights_only=True)
-        old, new = _flat(stored["settings"]), _flat(self.settings)
+        old, new = _flat({**self.defaults, **stored["settings"]}), _flat(self.settings)
         differing = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
         if differing:
             changes = ", ".join(f"{k} (checkpoint {old.get(k)!r}, now {new.get(k)!r})" for k in differing)

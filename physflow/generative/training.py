@@ -180,7 +180,7 @@ class _Run:
         settings = {**settings, **to_dict(self.config), "device": self.device.type}
         items = f"{self.draws.items} items" if self.draws.items else "a stream"
         data = f"fingerprint {fingerprint!r}, {items}"
-        self.checkpoint = Checkpoint(folder / "checkpoint.pt", parts, settings, data)
+        self.checkpoint = Checkpoint(folder / "checkpoint.pt", parts, settings, data, to_dict(TrainingConfig()))
         self.checkpoint.restore()
         self.writes = rank == 0
         if self.writes:
