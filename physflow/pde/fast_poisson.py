@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Walls", "eigenvalues", "laplacian", "mirrored", "solve"]
+__all__ = ["Walls", "eigenvalues", "laplacian", "mirrored", "multiplied", "solve"]
 
 Walls = Literal["neumann", "dirichlet", "periodic"]
 """What lies beyond the first and the last cell of an axis."""
@@ -62,6 +62,27 @@ def mirrored(u: Tensor, walls: Walls) -> Tensor:
         image = u.flip(axis)
         u = torch.cat([u, image if walls == "neumann" else -image], axis)
     return u
+
+
+def multiplied(u: Tensor, walls: Walls, factor: Tensor) -> Tensor:
+    r"""A field of which each wave, mirror images included, is multiplied by a number.
+
+    Arguments:
+        u: The field, shape (batch, \*axes).
+        walls: What lies beyond the walls.
+        factor: The numbers, in the order of ``torch.fft.rfftn``.
+
+    Returns:
+        The field, same shape.
+    """
+    if not u.numel():
+        # The transform takes no empty batch.
+        return u
+    image, axes = mirrored(u, walls), tuple(range(1, u.ndim))
+    found = torch.fft.irfftn(torch.fft.rfftn(image, dim=axes) * factor, s=image.shape[1:], dim=axes)
+    for axis in axes:
+        found = found.narrow(axis, 0, u.shape[axis])
+    return found.contiguous()
 
 
 @functools.lru_cache(maxsize=32)
@@ -97,15 +118,7 @@ def solve(f: Tensor, spacing: Sequence[float], walls: Walls, screening: float = 
     Returns:
         The solution, same shape.
     """
-    if not f.numel():
-        # The transform takes no empty batch.
-        return f
-    shape, axes = tuple(f.shape[1:]), tuple(range(1, f.ndim))
-    image = mirrored(f, walls)
-    symbol = eigenvalues(shape, tuple(spacing), walls).to(f) + screening
+    symbol = eigenvalues(tuple(f.shape[1:]), tuple(spacing), walls).to(f) + screening
     # The constant, where nothing says which it is; odd images have none.
     inverse = torch.where(symbol == 0, 0.0, 1 / symbol)
-    u = torch.fft.irfftn(torch.fft.rfftn(image, dim=axes) * inverse, s=image.shape[1:], dim=axes)
-    for axis, n in zip(axes, shape, strict=True):
-        u = u.narrow(axis, 0, n)
-    return u.contiguous()
+    return multiplied(f, walls, inverse)

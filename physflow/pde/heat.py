@@ -19,7 +19,7 @@ from torch import Tensor
 from physflow.config import nearest
 from physflow.grid import Grid
 from physflow.pde.evolution import Evolution
-from physflow.pde.fast_poisson import Walls, mirrored
+from physflow.pde.fast_poisson import Walls, multiplied
 from physflow.pde.waves import squares
 
 __all__ = ["Heat"]
@@ -68,14 +68,8 @@ class Heat(Evolution):
     def advance(self, *states: Tensor) -> tuple[Tensor, ...]:
         """The temperature at the next stored instant; see `Evolution.advance`."""
         (u,) = states
-        if not u.numel():
-            return (u,)
-        image, axes = mirrored(u.double(), self.boundary), tuple(range(1, u.ndim))
         decay = torch.from_numpy(_decay(self.grid, self.boundary, self.diffusivity)).to(u.device)
-        found = torch.fft.irfftn(torch.fft.rfftn(image, dim=axes) * decay, s=image.shape[1:], dim=axes)
-        for axis, n in enumerate(u.shape[1:], start=1):
-            found = found.narrow(axis, 0, n)
-        return (found.to(u.dtype),)
+        return (multiplied(u.double(), self.boundary, decay).to(u.dtype),)
 
     def attributes(self) -> dict[str, str | float]:
         """Plain values that rebuild the equation on its grid."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,7 +59,6 @@ def pairs(
     permeability: ArrayLike,
     pressure: ArrayLike,
     centering: Centering = "cells",
-    attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Pairs on the unit square from arrays of shape (sample, nx, ny), or with one more axis of length 1.
 
@@ -70,7 +68,6 @@ def pairs(
         permeability: The permeability.
         pressure: The pressure, of the same shape.
         centering: Where the points lie.
-        attrs: Further attributes.
 
     Raises:
         ValueError: If a shape or a type is not that of fields.
@@ -91,5 +88,5 @@ def pairs(
     return xr.Dataset(
         {name: ((SAMPLE, *grid.axes), array) for name, array in zip(FIELDS, arrays, strict=True)},
         coords=dict(zip(grid.axes, grid.coordinates(), strict=True)),
-        attrs={"centering": centering, "layout": layout.name, **(attrs or {})},
+        attrs={"centering": centering, "layout": layout.name},
     )
