@@ -182,7 +182,7 @@ def test_no_value_is_written_none_or_null(physflow_command):
     [
         (
             ["genrate"],
-            "unknown command 'genrate'; did you mean 'generate'? valid: condition, generate, merge, report, ",
+            "unknown command 'genrate'; did you mean 'generate'? valid: audit, condition, generate, merge, report, ",
         ),
         (
             ["generate", "--sampels", "3"],

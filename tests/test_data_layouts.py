@@ -14,6 +14,7 @@ import xarray as xr
 
 import physflow
 from physflow.data import open as open_fields
+from physflow.data.auditing.orientations import AS_STORED
 from physflow.data.layouts import LAYOUTS
 
 K = np.random.default_rng(0).uniform(1, 2, (5, 4, 4)).astype(np.float32)
@@ -273,3 +274,13 @@ def test_published_pairs(published, file, samples, n):
     assert dict(ds.sizes) == {"sample": samples, "x": n, "y": n}
     assert set(np.unique(ds["permeability"])) == {0.0, 1.0}
     assert -0.5 < float(ds["pressure"].min()) < float(ds["pressure"].max()) < 2.1
+
+
+@pytest.mark.parametrize(("file", "error"), [("darcy_test_16.pt", 0.2), ("darcy_test_32.pt", 0.1)])
+def test_what_the_published_pairs_are(published, file, error):
+    """Labels of two materials and a scaled pressure, taken from a finer grid; neither field is turned."""
+    reading = physflow.data.audit(open_fields(published / file)).reading
+    assert reading.inputs == reading.solutions == AS_STORED
+    assert (reading.equation.source, reading.equation.boundary) == ("constant", "dirichlet")
+    assert reading.encoding.contrast == pytest.approx(16, rel=0.1)
+    assert reading.error < error

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from physflow.cli import condition
+from physflow.cli import audit, condition
 from physflow.cli.outputs import ending, free
 from physflow.cli.parser import Parser
 from physflow.config import (
@@ -340,6 +340,7 @@ COMMANDS: dict[str, Command] = {
     "score": Command("DATA.nc", _score_options, _score),
     "report": Command("FOLDER", _report_options, _report),
     "validate": Command("DATA.nc", _validate_options, _validate),
+    "audit": Command("DATA", audit.add_options, audit.execute),
     "run": Command("EXPERIMENT --out FOLDER", _run_options, _run, resumes=lambda options: True),
 }
 """The commands of `physflow`, in the order in which they are used."""
