@@ -1,6 +1,6 @@
 """Posteriors of Darcy pairs (K, p) from 64 sensors on the pressure, beside Markov chains through the solver.
 
-    python benchmarks/posterior.py --out benchmarks/results/posterior     # about an hour on 2 cores
+    python benchmarks/posterior.py --out benchmarks/results/posterior     # about an hour and a half on one core
     python benchmarks/posterior.py --quick --out posterior                # about a minute and a half
 
 Log K has 64 Karhunen-Loeve modes with normal coefficients on 32 x 32 points, walls are Neumann's; 64 points of the
@@ -257,8 +257,8 @@ def main() -> None:
         "chains": {
             "chains": 8 if quick else 64,
             "from_prior": 16 if quick else 128,
-            "draws": 20 if quick else 400,
-            "burn_in": 20 if quick else 200,
+            "draws": 20 if quick else 2000,
+            "burn_in": 20 if quick else 500,
         }
         | {"leaps": 4 if quick else 40},
         "kept": 100 if quick else 4000,
