@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from physflow.config import BaselineConfig, DataConfig
+from physflow.config import BaselineConfig, FieldsConfig
 from physflow.data import files
 from physflow.fitting import train_model
 from physflow.model import load
@@ -20,7 +20,7 @@ def folder_of(out: Path, baseline: BaselineConfig) -> Path:
     return out / "baselines" / baseline.folder
 
 
-def train_baseline(out: Path, baseline: BaselineConfig, generator: DataConfig, progress: bool = False) -> None:
+def train_baseline(out: Path, baseline: BaselineConfig, generator: FieldsConfig, progress: bool = False) -> None:
     """Train a baseline on the data of an experiment, or go on where that was interrupted.
 
     Arguments:

@@ -41,8 +41,9 @@ from physflow.config import (
     nearest,
     to_dict,
 )
-from physflow.data import darcy, files
+from physflow.data import files
 from physflow.data.files import atomic
+from physflow.data.generators import generate
 from physflow.fields import SAMPLE
 from physflow.fitting import train_model
 from physflow.machine import machine, versions
@@ -138,7 +139,7 @@ def run(config: ExperimentConfig, out: str | os.PathLike[str], overwrite: bool =
         return out / "report.html"
     data, samples = out / "data.nc", out / "samples.nc"
     stages: list[tuple[str, Path, Callable[[], Any]]] = [
-        ("generate", data, lambda: darcy.generate(**vars(config.data), out=data, progress=progress).close()),
+        ("generate", data, lambda: generate(config.data, out=data, progress=progress).close()),
         (
             "train",
             out / "model" / "config.yaml",

@@ -22,6 +22,7 @@ import xarray as xr
 from physflow.assembly import make_network, make_objective, make_physics, make_transform, sizes_of
 from physflow.config import (
     DataConfig,
+    FieldsConfig,
     ModelConfig,
     SamplingConfig,
     TrainingConfig,
@@ -44,10 +45,7 @@ from physflow.model import Model
 from physflow.pde import Equation, Symmetry, check_device, from_dataset, identity
 from physflow.stages import STAGES, Stages, identity_of
 
-__all__ = ["LAW", "train_model", "with_prior"]
-
-LAW = ("equation", "source", "boundary", "faces", "centering")
-"""The attributes of a data set that rebuild its equation and grid."""
+__all__ = ["train_model", "with_prior"]
 
 _PRODUCTS = ("config.yaml", "weights.safetensors", "checkpoint.pt", "metrics.jsonl")
 
@@ -62,7 +60,7 @@ def train_model(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool = False,
-    generator: DataConfig | None = None,
+    generator: FieldsConfig | None = None,
     sampling: SamplingConfig | None = None,
 ) -> Model:
     """Train a model on a file of fields, with or without an equation, and save it as a folder.
@@ -101,7 +99,8 @@ def train_model(
     with files.open(data) as ds:
         equation = from_dataset(ds) if "equation" in ds.attrs else None
         names = tuple(fields or (equation.fields if equation else field_names(ds)))
-        attrs = {key: ds.attrs[key] for key in LAW if key in ds.attrs}
+        attrs = {key: ds.attrs[key] for key in ("centering",) if key in ds.attrs}
+        attrs |= equation.attributes() if equation else {}
         if equation is not None and set(names) == set(equation.fields):
             names = equation.fields
         elif equation is not None:
@@ -149,7 +148,7 @@ def train_model(
         return FileBatches(reader, transform, start, stop, images)
 
     stream: BatchStream | None = None
-    if training.fresh and generator is not None:
+    if training.fresh and isinstance(generator, DataConfig):
         stream = DarcyStream(
             generator,
             training.batch_size,
@@ -263,13 +262,15 @@ def _check_physics(
         )
 
 
-def _check_generator(ds: xr.Dataset, names: tuple[str, ...], generator: DataConfig | None) -> None:
+def _check_generator(ds: xr.Dataset, names: tuple[str, ...], generator: FieldsConfig | None) -> None:
     """Check that these settings made the file, so that its transform and its validation fit what they make next."""
     if generator is None:
         raise ValueError(
             "training.fresh=true makes new samples and needs the settings of their generator, which a file does not "
             "hold: use `physflow run`, or leave it out to train on the samples of the file"
         )
+    if not isinstance(generator, DataConfig):
+        raise ValueError("training.fresh=true makes Darcy pairs only; leave it out to train on the samples of the file")
     if ds.attrs.get("fingerprint") != darcy.metadata_of(generator).fingerprint:
         raise ValueError(
             "training.fresh=true needs the settings that made the file, but those given make another one: make the "

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 
+import physflow
 from physflow.data.darcy import generate
 from physflow.fields import to_tensor
 from physflow.grid import Grid
@@ -266,3 +267,27 @@ def test_bad_settings(arguments, message):
 def test_bad_scales(scale):
     with pytest.raises(ValueError, match="one positive scale for each of the 2 channels"):
         ScaledFields((True, False), scale)
+
+
+@pytest.mark.parametrize("generator", ["burgers", "navier_stokes"])
+def test_a_nonlinear_equation_of_motion(generator):
+    settings = {
+        "burgers": {"resolution": 48, "instants": 9, "viscosity": 0.03},
+        "navier_stokes": {"resolution": 16, "instants": 4, "duration": 0.5, "viscosity": 0.05, "waves": 2, "steps": 5},
+    }
+    ds = getattr(physflow.data, generator).generate(3, dtype="float64", **settings[generator])
+    equation, fields = physflow.pde.from_dataset(ds), to_tensor(ds)
+    moving = equation.residual(*equation.trivial(*fields.unbind(1))).flatten(1).norm(dim=1).min()
+    noisy = fields + 0.02 * fields.std() * draw(*fields.shape)
+    projected, report = NewtonProjection.of(equation, reference=float(moving)).project(noisy)
+    assert report.converged.all()
+    assert (report.residuals <= 1e-6).all()
+    assert (report.steps <= 5).all()
+    assert (equation.residual(*projected.unbind(1)).flatten(1).norm(dim=1) / moving <= 1e-6).all()
+    # What the noise has of no solution is gone, what it has of another one is left.
+    assert (projected - fields).norm() < 0.6 * (noisy - fields).norm()
+
+
+def test_an_equation_of_motion_needs_a_reference():
+    with pytest.raises(ValueError, match="Burgers has no source to which residuals are relative: give a reference"):
+        NewtonProjection.of(physflow.pde.Burgers(Grid((3, 16), axes=("t", "x"))))

@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 import matplotlib
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from PIL import Image
 
+from physflow.fields import to_dataset
 from physflow.grid import Grid
 from physflow.pde import Darcy, score
 from physflow.report import figures as figures_module
@@ -230,9 +232,48 @@ def test_data_with_nan_are_refused():
         gallery(truth, fields(3))
 
 
-def test_three_axes_are_refused():
-    with pytest.raises(ValueError, match=r"one or two axes, got \('x', 'y', 'z'\); take slices"):
-        gallery(fields(2, (3, 3, 3)), fields(2, (3, 3, 3)))
+def moving(samples, shape, axes, seed=0):
+    values = np.random.default_rng(seed).standard_normal((samples, 1, *shape))
+    return to_dataset(torch.from_numpy(values), ("vorticity",), Grid(shape, axes=axes))
+
+
+def test_of_a_body_the_middle_layer_is_shown():
+    truth = fields(2, (3, 4, 5))
+    shown = images(gallery(truth, truth))
+    np.testing.assert_array_equal(shown[0].get_array(), truth["permeability"].values[0, :, :, 2].T)
+    assert "permeability, middle of z" in [ax.get_title("left").strip() for ax in gallery(truth, truth).axes]
+
+
+def test_of_a_plane_over_time_the_first_and_the_last_instant_are_shown():
+    truth, samples = (moving(3, (4, 5, 6), ("t", "x", "y"), seed) for seed in range(2))
+    samples["vorticity_completed"] = samples["vorticity"] * 0.9
+    figure = gallery(truth, samples)
+    shown = images(figure)
+    # Data and generated at the first; data, generated, completed and the difference at the last.
+    assert len(shown) == 3 * (2 + 3 + 1)
+    np.testing.assert_array_equal(shown[0].get_array(), truth["vorticity"].values[0, 0].T)
+    np.testing.assert_array_equal(shown[6].get_array(), truth["vorticity"].values[0, -1].T)
+    np.testing.assert_allclose(shown[12].get_array(), 0.9 * samples["vorticity"].values[0, -1].T)
+    titles = [ax.get_title("left").strip() for ax in figure.axes if ax.get_title("left").strip()]
+    assert titles == ["vorticity, t = 0", "vorticity, t = 1", "vorticity, t = 1, difference"]
+    (_, drawn) = images(spread_maps(truth, samples, "vorticity"))
+    np.testing.assert_allclose(drawn.get_array(), samples["vorticity"].values[:, -1].std(0, ddof=1).T)
+
+
+def test_axes_have_their_own_names():
+    truth = moving(2, (4, 5), ("t", "x"))
+    words = [text.get_text() for ax in gallery(truth, truth).axes for text in ax.texts]
+    assert {"t", "x"} <= set(words)
+    # The spectrum is that of the last instant, over x alone.
+    last = truth.isel(t=-1, drop=True)
+    lines = [spectrum(ds, ds, "vorticity").axes[0].lines[0] for ds in (truth, last)]
+    np.testing.assert_array_equal(*(line.get_ydata() for line in lines))
+
+
+def test_four_axes_are_refused():
+    truth = moving(2, (3, 3, 3, 3), ("t", "x", "y", "z"))
+    with pytest.raises(ValueError, match=r"one to three axes, got \('t', 'x', 'y', 'z'\); take slices"):
+        gallery(truth, truth)
 
 
 def test_a_folder_is_no_file(tmp_path):

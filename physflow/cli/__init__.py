@@ -36,10 +36,10 @@ def make_parser() -> Parser:
     for name, command in COMMANDS.items():
         summary = inspect.getdoc(command.execute) or ""
         usage = f"physflow {name} {command.arguments} [options]"
-        if name == "run":  # The experiment is its configuration.
-            subparser = Parser(usage=usage, description=summary, print_config=None)
-        else:
-            subparser = Parser(usage=usage, description=summary)
+        # These two print what they would do: the settings of one equation, or of the whole experiment.
+        own = name in ("generate", "run")
+        subparser = Parser(usage=usage, description=summary, **({"print_config": None} if own else {}))
+        if name != "run":  # The experiment is its configuration.
             subparser.add_argument("--config", action="config", help="a YAML file of the options below")
         command.add_options(subparser)
         debug = "show the traceback of an error (or set PHYSFLOW_DEBUG=1)"

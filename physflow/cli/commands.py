@@ -20,7 +20,7 @@ from physflow.cli import audit, condition
 from physflow.cli.outputs import ending, free
 from physflow.cli.parser import Parser
 from physflow.config import (
-    DataConfig,
+    SETS,
     ExperimentConfig,
     ModelConfig,
     SamplingConfig,
@@ -30,6 +30,7 @@ from physflow.config import (
     from_dict,
     to_dict,
 )
+from physflow.config.checks import one_of
 
 if typing.TYPE_CHECKING:
     import xarray as xr
@@ -58,19 +59,34 @@ class Command:
 
 def _generate_options(parser: Parser) -> None:
     out = "the file to write, ending in .nc; any other name is a folder of shards, which the same command resumes"
-    parser.add_argument("--out", type=str, required=True, help=out)
+    parser.add_argument("--out", type=str | None, help=out)
+    names = "{" + ",".join(SETS) + "}"
+    parser.add_argument("--equation", type=str, default="darcy", metavar=names, help="what the fields solve")
     parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 uses threads in this one")
     parser.add_argument("--dask", type=str | None, metavar="ADDRESS", help="use the workers of this dask scheduler")
     parser.add_argument("--shard", type=int | None, help="samples in a shard of a folder; about 32 MiB by default")
     parser.types["shard"] = "int or null"
     parser.add_argument("--device", type=str, default="cpu", help="where the solver runs, such as cpu or cuda")
     parser.add_argument("--overwrite", action="store_true", help="replace the file, or the set in the folder")
-    parser.add_settings(DataConfig)
+    parser.add_argument("--print_config", action="store_true", help="print all settings as YAML and exit")
+    for settings in SETS.values():
+        # What is not given is the default of the equation.
+        parser.add_settings(settings, defaults=False)
 
 
 def _generate(options: Options) -> int:
-    """Generate pairs of permeability and pressure that solve the Darcy equation."""
-    config = _flat(DataConfig, options)
+    """Generate fields that solve an equation: pairs of permeability and pressure (Darcy), or others."""
+    one_of("equation", options["equation"], SETS)
+    own = ("out", "equation", "workers", "dask", "shard", "device", "overwrite")
+    given = {k: v for k, v in options.items() if k not in (*own, "print_config", "config", "debug")}
+    config = from_dict(SETS[options["equation"]], given)
+    if options["print_config"]:
+        import yaml
+
+        print(yaml.safe_dump({**{name: options[name] for name in own}, **to_dict(config)}, sort_keys=False), end="")
+        return 0
+    if options["out"] is None:
+        raise ValueError("missing --out; usage: physflow generate --out DATA.nc [options]")
     workers, address = options["workers"], options["dask"]
     if workers < 0:
         raise ValueError(f"workers must be a whole number of at least 0, got {workers}")
@@ -79,7 +95,7 @@ def _generate(options: Options) -> int:
     out = Path(options["out"]) if _into_folder(options) else free(options["out"], options["overwrite"])
 
     from physflow.cli import executors
-    from physflow.data import darcy
+    from physflow.data.generators import generate
 
     with contextlib.ExitStack() as stack:
         executor = None
@@ -87,8 +103,8 @@ def _generate(options: Options) -> int:
             executor = stack.enter_context(executors.cluster(address))
         elif workers:
             executor = stack.enter_context(executors.processes(workers))
-        ds = darcy.generate(
-            **vars(config),
+        ds = generate(
+            config,
             device=options["device"],
             executor=executor,
             out=out,
@@ -103,7 +119,7 @@ def _generate(options: Options) -> int:
 
 def _into_folder(options: Options) -> bool:
     """Whether `physflow generate` writes shards, with which it can go on after an interruption."""
-    return not options["out"].endswith(".nc")
+    return not str(options["out"]).endswith(".nc")
 
 
 def _merge_options(parser: Parser) -> None:

@@ -42,8 +42,14 @@ class Parser(ArgumentParser):
         group = self.add_argument_group(prefix.removesuffix(".") or "settings", summary)
         for f in dataclasses.fields(cls):
             name, hint, metavar = f"{prefix}{f.name}", hints[f.name], None
+            if f"--{name}" in self._option_string_actions:
+                # Settings of several kinds share names.
+                continue
             if dataclasses.is_dataclass(next(iter(typing.get_args(hint)), None)):
-                # A list of settings is for files.
+                # Of several kinds, all; a list of settings is for files.
+                kinds = () if typing.get_origin(hint) is tuple else typing.get_args(hint)
+                for kind in kinds:
+                    self.add_settings(kind, f"{name}.", defaults)
                 continue
             if dataclasses.is_dataclass(hint):
                 self.add_settings(typing.cast(type, hint), f"{name}.", defaults)

@@ -8,20 +8,38 @@ from physflow.config.compatibility import check_compatible
 from physflow.config.conversion import builtin_experiments, builtin_models, fingerprint, from_dict, to_dict
 from physflow.config.data import PRESETS, DataConfig
 from physflow.config.experiment import BaselineConfig, ExperimentConfig, SamplingConfig
+from physflow.config.fields import (
+    SETS,
+    BurgersConfig,
+    FieldsConfig,
+    GrayScottConfig,
+    HeatConfig,
+    NavierStokesConfig,
+    PoissonConfig,
+    SetConfig,
+)
 from physflow.config.latent import EncoderConfig, LatentConfig
 from physflow.config.model import MLPConfig, ModelConfig, UNetConfig
 from physflow.config.training import TrainingConfig
 
 __all__ = [
     "PRESETS",
+    "SETS",
     "BaselineConfig",
+    "BurgersConfig",
     "DataConfig",
     "EncoderConfig",
     "ExperimentConfig",
+    "FieldsConfig",
+    "GrayScottConfig",
+    "HeatConfig",
     "LatentConfig",
     "MLPConfig",
     "ModelConfig",
+    "NavierStokesConfig",
+    "PoissonConfig",
     "SamplingConfig",
+    "SetConfig",
     "TrainingConfig",
     "UNetConfig",
     "builtin_experiments",

@@ -53,6 +53,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         value = "none" if value in (None, "null") and "none" in options else value
         one_of(path, value, options)
         return value
+    if origin in (typing.Union, types.UnionType) and dataclasses.is_dataclass(options[0]):
+        return _convert_choice(options, value, path)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(options, value, path)
     if origin is tuple:
@@ -64,6 +66,17 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if not isinstance(hint, type) or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"expected {path} to be {getattr(hint, '__name__', hint)}, got {value!r}")
     return value
+
+
+def _convert_choice(options: tuple[Any, ...], value: Any, path: str) -> Any:
+    """Settings of one of several kinds, which the key ``equation`` names; the first kind is Darcy's, and has no key."""
+    kinds = {"darcy": options[0], **{option().equation: option for option in options[1:]}}
+    if not isinstance(value, dict):
+        return from_dict(options[0], value, path)
+    name = value.get("equation", "darcy")
+    one_of(f"{path}.equation", name, kinds)
+    rest = {key: v for key, v in value.items() if key != "equation"}
+    return from_dict(kinds[name], rest, path)
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, path: str) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from physflow.config.checks import at_least
 from physflow.config.compatibility import check_compatible
 from physflow.config.data import DataConfig
+from physflow.config.fields import FieldsConfig
 from physflow.config.model import ModelConfig
 from physflow.config.training import TrainingConfig
 
@@ -81,7 +82,7 @@ class ExperimentConfig:
     """
 
     name: str = "experiment"
-    data: DataConfig = field(default_factory=DataConfig)
+    data: FieldsConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -1,6 +1,17 @@
 """Data: random fields, generators of PDE solutions, the files that hold them, and toys with exact answers."""
 
-from physflow.data import darcy, files, random_fields, toys, validation
+from physflow.data import (
+    burgers,
+    darcy,
+    files,
+    gray_scott,
+    heat,
+    navier_stokes,
+    poisson,
+    random_fields,
+    toys,
+    validation,
+)
 from physflow.data.auditing import Audit, Fault, audit, repair
 from physflow.data.files import FieldReader, FieldWriter, Metadata, write
 from physflow.data.layouts import open
@@ -15,10 +26,15 @@ __all__ = [
     "Finding",
     "Metadata",
     "audit",
+    "burgers",
     "darcy",
     "files",
+    "gray_scott",
+    "heat",
     "merge",
+    "navier_stokes",
     "open",
+    "poisson",
     "random_fields",
     "repair",
     "toys",

@@ -77,9 +77,16 @@ def validate(path: str | os.PathLike[str]) -> list[Finding]:
 
 def _check_metadata(ds: xr.Dataset) -> Iterator[Finding]:
     if "format" not in ds.attrs:
-        yield Finding("info", "no attribute 'format': the file was not made by physflow.data.darcy.generate")
+        yield Finding("info", "no attribute 'format': the file was not made by a generator of physflow")
     elif ds.attrs["format"] != files.FORMAT:
         yield Finding("error", f"format {ds.attrs['format']!r}, this version reads {files.FORMAT!r}; update physflow")
+    elif missing := [name for name in ("equation", "seed", "fingerprint") if name not in ds.attrs]:
+        yield Finding("error", f"the file lacks the attributes {missing}, which every generator of physflow writes")
+    elif not str(ds.attrs["equation"]).startswith("Darcy"):
+        said = from_dataset(ds).attributes()
+        words = [f"{name} {value}" for name, value in said.items() if name != "equation"]
+        identity = f"seed {ds.attrs['seed']}; fingerprint {ds.attrs['fingerprint']}"
+        yield Finding("info", f"{', '.join([str(said['equation']), *words])}; {identity}")
     else:
         metadata = Metadata.from_attrs(ds.attrs)
         yield Finding(

@@ -105,14 +105,15 @@ class NewtonProjection:
     residual is its rounding.
 
     **Good values.** `of` for an equation. For Darcy flow on 64 x 64 cells and 1 % of smooth and of white noise on the
-    pressure, of relative residuals of 10 to 30, two or three steps of two iterations reach 1e-6.
+    pressure, of relative residuals of 10 to 30, two or three steps of two iterations reach 1e-6. For Burgers, 17
+    instants of 64 points and 2 % of white noise: two steps to 1e-7, which also take three quarters of the noise away.
 
     **When it fails.** Without a preconditioner conjugate gradients stall on all but coarse grids. Points far from any
     solution, or a Jacobian without full rank there, do not converge; such samples are counted in a warning.
 
     Arguments:
-        residual: residual(*fields), called on one tensor (batch, *axes) for each channel, returns (batch, *axes) in
-            differentiable torch operations.
+        residual: residual(*fields), called on one tensor (batch, *axes) for each channel, returns (batch, *axes), or
+            (batch, fields, *axes) with several, in differentiable torch operations.
         reference: The norm :math:`|f|` to which residuals are relative, that of the source for instance.
         precondition: precondition(y, *inputs), an approximate :math:`L^{-1} y` for a right side y (batch, *axes),
             symmetric: a full solve or `LinearSolve`, or a few V-cycles for smooth coefficients. It is applied twice.
@@ -159,30 +160,48 @@ class NewtonProjection:
         self.encode, self.decode = encode or (lambda fields: fields), decode or (lambda w: w)
 
     @classmethod
-    def of(cls, equation: Any, scale: Sequence[float] | None = None, **settings: Any) -> Self:
-        r"""The projection onto the solutions of an equation that is linear in one solution field, L symmetric.
+    def of(
+        cls, equation: Any, scale: Sequence[float] | None = None, reference: float | None = None, **settings: Any
+    ) -> Self:
+        r"""The projection onto the solutions of an equation.
 
-        Positive fields move in their logarithms. Preconditioned by a solve (`LinearSolve`) around the equation's own
-        preconditioner; relative to the residual of the zero solution. For `physflow.pde.Darcy`; the operator of
-        `DarcyNodes` is not symmetric, and none of its samples converges.
+        Positive fields move in their logarithms. An equation with inputs is to be linear in one solution field, with
+        L symmetric: it is preconditioned by a solve (`LinearSolve`) around its own preconditioner, and relative to the
+        residual of the zero solution. This is for `physflow.pde.Darcy`; the operator of `DarcyNodes` is not symmetric,
+        and none of its samples converges. An equation of motion (`physflow.pde.Evolution`), which has no inputs, needs
+        no preconditioner: its :math:`J J^T` is as ill-conditioned as the square of the number of instants. It may be
+        nonlinear.
 
         Arguments:
             equation: An equation with the attributes of `physflow.pde.Equation`.
             scale: The scale of each field, positive ones in logarithms (`ScaledFields`); ones by default.
+            reference: The norm to which residuals are relative; an equation of motion, which has no source, needs one:
+                that of ``equation.residual(*equation.trivial(*fields))`` of some fields.
             settings: Further arguments of the class.
+
+        Raises:
+            ValueError: If there is no reference.
         """
         ones = torch.ones(1, *equation.grid.shape, dtype=torch.float64)
-        source = equation.residual(*(ones for _ in equation.inputs), *(0 * ones for _ in equation.solutions))
+        if reference is None:
+            source = equation.residual(*(ones for _ in equation.inputs), *(0 * ones for _ in equation.solutions))
+            reference = float(source.norm())
+        if not reference:
+            raise ValueError(
+                f"{type(equation).__name__} has no source to which residuals are relative: give a reference, such as "
+                "the norm of equation.residual(*equation.trivial(*fields)) of some fields"
+            )
         positive = tuple(name in equation.positive for name in equation.fields)
         coordinates = ScaledFields(positive, tuple(scale) if scale is not None else (1.0,) * len(positive))
+        linear = bool(equation.inputs)
         return cls(
             equation.residual,
-            float(source.norm()),
-            LinearSolve(equation.residual, equation.precondition),
+            reference,
+            LinearSolve(equation.residual, equation.precondition) if linear else None,
             inputs=len(equation.inputs),
             encode=coordinates.encode,
             decode=coordinates.decode,
-            **settings,
+            **({} if linear else {"iterations": 300}) | settings,
         )
 
     def __call__(self, fields: Tensor) -> Tensor:

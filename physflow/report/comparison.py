@@ -7,6 +7,7 @@ the solution fields were recomputed from the sampled inputs of the equation.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from physflow.config import nearest
 from physflow.fields import SAMPLE, field_names, grid_of
-from physflow.grid import Grid
+from physflow.grid import TIME, Grid
 
 __all__ = [
     "COMPLETED",
@@ -73,6 +74,48 @@ class Field:
             return np.log(u, where=np.isfinite(u) & (u > 0), out=np.full_like(u, np.nan))
         return np.where(np.isfinite(u), u, np.nan)
 
+    def panels(self) -> list[Field]:
+        """The field as it can be drawn, over one or two axes: instants of three, and of a body the middle layer.
+
+        Of a field over time and two axes these are the first instant, which is given and not solved for, and the last.
+        """
+        if self.data_grid.ndim < 3:
+            return [self]
+        if TIME not in self.data_grid.axes:
+            middles = [grid.shape[-1] // 2 for grid in (self.data_grid, self.generated_grid)]
+            return [self._cut(f"middle of {self.data_grid.axes[-1]}", -1, *middles)]
+        first = self._cut(f"t = {self.data_grid.bounds[0][0]:g}", 1, 0, 0)
+        return [dataclasses.replace(first, completed=None), self.last_instant()]
+
+    def last_instant(self) -> Field:
+        """The field over space alone, at the last instant if it has time."""
+        if self.data_grid.axes[0] != TIME or self.data_grid.ndim == 1:
+            return self
+        return self._cut(f"t = {self.data_grid.bounds[0][1]:g}", 1, -1, -1)
+
+    def _cut(self, words: str, axis: int, of_data: int, of_generated: int) -> Field:
+        """The field at one place along an axis, which is counted with that of the samples."""
+
+        def without(grid: Grid) -> Grid:
+            keep = [k for k in range(grid.ndim) if k != (axis - 1 if axis > 0 else grid.ndim + axis)]
+            shape, bounds = tuple(grid.shape[k] for k in keep), tuple(grid.bounds[k] for k in keep)
+            return Grid(shape, bounds, grid.centering, tuple(grid.axes[k] for k in keep))
+
+        def cut(u: Array, at: int) -> Array:
+            found: Array = np.take(u, at, axis=axis)
+            return found
+
+        completed = self.completed
+        return dataclasses.replace(
+            self,
+            label=f"{self.label}, {words}",
+            data=cut(self.data, of_data),
+            generated=cut(self.generated, of_generated),
+            completed=None if completed is None else cut(completed, of_generated),
+            data_grid=without(self.data_grid),
+            generated_grid=without(self.generated_grid),
+        )
+
     def series(self) -> list[tuple[str, Array, Grid]]:
         """The compared quantity as (name, values, grid): of the data, the samples, and the completed samples."""
         every = [("data", self.data, self.data_grid), ("generated", self.generated, self.generated_grid)]
@@ -91,7 +134,7 @@ def compare(truth: xr.Dataset, samples: xr.Dataset, names: list[str] | None = No
 
     Raises:
         ValueError: If the data hold no sample or values that are not finite, data or samples lack a field, or the
-            fields have more than two axes.
+            fields have more than three axes.
     """
     for name in names or ():
         if name not in truth.data_vars:
@@ -105,8 +148,8 @@ def compare(truth: xr.Dataset, samples: xr.Dataset, names: list[str] | None = No
             )
     grids = grid_of(truth, names), grid_of(samples, names)
     for grid in grids:
-        if grid.ndim > 2:
-            raise ValueError(f"a report shows fields over one or two axes, got {grid.axes}; take slices first")
+        if grid.ndim > 3:
+            raise ValueError(f"a report shows fields over one to three axes, got {grid.axes}; take slices first")
     if truth.sizes[SAMPLE] == 0:
         raise ValueError("the data hold no samples, so there is nothing to compare with")
     return [_field(truth, samples, name, *grids) for name in names]

@@ -68,7 +68,8 @@ def gallery(truth: xr.Dataset, samples: xr.Dataset, count: int = 4) -> Figure:
     """The first fields of the data and the first generated ones.
 
     A row is a quantity, a column a sample (over one axis: a panel is a quantity, a curve a sample). Data, generated and
-    completed field share one scale; generated minus completed has its own, symmetric about zero.
+    completed field share one scale; generated minus completed has its own, symmetric about zero. Of fields over time
+    and two axes the first and the last instant are shown, of three axes of space the middle layer.
 
     Arguments:
         truth: The data.
@@ -80,7 +81,8 @@ def gallery(truth: xr.Dataset, samples: xr.Dataset, count: int = 4) -> Figure:
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    groups = _groups(compare(truth, samples), count)
+    fields = [panel for field in compare(truth, samples) for panel in field.panels()]
+    groups = _groups(fields, count)
     return _curves(groups) if groups[0].rows[0][2].ndim == 1 else _maps(groups)
 
 
@@ -111,7 +113,7 @@ def _maps(groups: list[_Group]) -> Figure:
         # The empty line keeps the title away from the row above.
         used[0].set_title("\n" + plain(group.title), fontsize=12)
         _colorbar(figure, used, [u for _, u, _ in group.rows], aspect=12 * len(group.rows))
-    _ends(axes[-1, 0], (x0, x1), (y0, y1))
+    _ends(axes[-1, 0], groups[0].rows[0][2])
     return figure
 
 
@@ -123,9 +125,12 @@ def _map(ax: Axes, u: Array, grid: Grid, scale: Normalize, colormap: str) -> Non
     ax.spines[:].set_visible(False)
 
 
-def _ends(ax: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
+def _ends(ax: Axes, grid: Grid) -> None:
     """Name the axes of a map and mark their ends, the labels within the length of the axis."""
+    (x, y), names = grid.bounds, grid.axes
     ax.set(xticks=x, yticks=y)
+    ax.set_xticklabels([f"{end:.3g}" for end in x])
+    ax.set_yticklabels([f"{end:.3g}" for end in y])
     ax.tick_params(length=2.5)
     for ticks, which, places in (
         (ax.get_xticklabels(), "ha", ("left", "right")),
@@ -134,8 +139,8 @@ def _ends(ax: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
         for tick, place in zip(ticks, places, strict=True):
             tick.set(**{which: place})
     for name, end, shift, ha, va in (
-        ("x", (0.5, 0.0), (0, -5), "center", "top"),
-        ("y", (0.0, 0.5), (-5, 0), "right", "center"),
+        (names[0], (0.5, 0.0), (0, -5), "center", "top"),
+        (names[1], (0.0, 0.5), (-5, 0), "right", "center"),
     ):
         ax.annotate(name, end, shift, "axes fraction", "offset points", ha=ha, va=va, color="#555555")
 
@@ -158,7 +163,7 @@ def _curves(groups: list[_Group]) -> Figure:
     for line, group in zip(axes, groups, strict=True):
         for ax, (name, u, grid) in zip(line, group.rows, strict=False):
             ax.plot(grid.coordinates()[0], u.T, linewidth=1.2)
-            ax.set(xlabel="x", ylabel=name, yscale="log" if isinstance(group.scale, LogNorm) else "linear")
+            ax.set(xlabel=grid.axes[0], ylabel=name, yscale="log" if isinstance(group.scale, LogNorm) else "linear")
             ax.set_ylim(group.scale.vmin, group.scale.vmax)
         for ax in line[len(group.rows) :]:
             ax.set_axis_off()
@@ -242,6 +247,8 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 def spectrum(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     """The radial power spectrum of one field: the median over the samples and the band of 10 to 90 %.
 
+    That of a field over time is of its last instant.
+
     Samples in which a value is not finite, or has no logarithm, have no spectrum and are left out.
 
     Arguments:
@@ -252,7 +259,7 @@ def spectrum(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     Raises:
         ValueError: If data or samples lack the field.
     """
-    (field,) = compare(truth, samples, [name])
+    (field,) = (field.last_instant() for field in compare(truth, samples, [name]))
     figure, ax = panel(f"spectrum of {field.quantity}", xscale="log", yscale="log")
     for series, u, grid in field.series():
         whole = u[np.isfinite(u).all(axis=tuple(range(1, u.ndim)))]
@@ -325,12 +332,12 @@ def spread_maps(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
     Raises:
         ValueError: If data or samples lack the field.
     """
-    (field,) = compare(truth, samples, [name])
+    (field,) = (field.panels()[-1] for field in compare(truth, samples, [name]))
     title = f"std of {field.quantity} over the samples"
     series = [(which, spread(u), grid) for which, u, grid in field.series()[:2]]
     known = np.concatenate([s[np.isfinite(s)] for _, s, _ in series])
     if field.data_grid.ndim == 1:
-        figure, ax = panel(title, xlabel="x")
+        figure, ax = panel(title, xlabel=field.data_grid.axes[0])
         for which, s, grid in series:
             ax.plot(grid.coordinates()[0], s, color=_COLORS[which], label=which)
         ax.set_ylim(bottom=0)
@@ -344,7 +351,7 @@ def spread_maps(truth: xr.Dataset, samples: xr.Dataset, name: str) -> Figure:
         _map(ax, s, grid, scale, "viridis")
         ax.set(xticks=[], yticks=[])
         ax.set_title(which if np.isfinite(s).any() else f"{which}: too few", fontweight="normal")
-    _ends(axes[0], *series[0][2].bounds)
+    _ends(axes[0], series[0][2])
     figure.suptitle(plain(title), x=0.02, ha="left", fontsize=10.5, fontweight="bold")
     _colorbar(figure, list(axes), [s for _, s, _ in series], aspect=24, location="bottom")
     return figure

@@ -31,7 +31,7 @@ from physflow.results import number
 __all__ = ["Image", "as_yaml", "html_file", "image_of", "pairs", "write_page", "write_report"]
 
 _DPI = 144
-_TRIVIAL = re.compile(r"(zero.*|.*=\s*0(\.0*)?)", re.IGNORECASE)
+_TRIVIAL = re.compile(r"(zero.*|nothing moves|.*=\s*0(\.0*)?)", re.IGNORECASE)
 
 
 def write_report(
