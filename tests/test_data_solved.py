@@ -1,7 +1,10 @@
 """Generators of other equations than Darcy's: solutions to rounding, reproducible, of the law that they name."""
 
 import math
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +143,64 @@ def test_blocks_are_smaller_for_long_trajectories():
     assert FourierSeries(grid).block == 128
     assert FourierSeries(grid, instants=11).block == 8
     assert solved.evolution_grid(BurgersConfig(resolution=8, instants=3, duration=2.0)).bounds == ((0, 2), (0, 1))
+
+
+# Equations of users.
+
+
+class Decay(physflow.pde.Semilinear):
+    """u' = u'' - c u^3, as a user would write it."""
+
+    fields = solutions = ("u",)
+
+    def __init__(self, grid, c=0.5, steps=4):
+        super().__init__(grid, steps)
+        self.c = c
+
+    def linear(self):
+        return (-self.square,)
+
+    def nonlinear(self, *spectra):
+        return (-self.c * self.to_waves(self.to_points(spectra[0]) ** 3),)
+
+    def attributes(self):
+        return {"equation": "Decay", "c": self.c, "steps": self.steps}
+
+
+def problem(std=1.0):
+    equation = Decay(Grid((4, 16), ((0, 0.1), (0, 6)), axes=("t", "x")))
+    return physflow.data.Problem(equation, FourierSeries(equation.grid.space, std))
+
+
+def test_an_equation_of_a_user(tmp_path):
+    with physflow.data.generate(problem(), 40, out=tmp_path / "own.nc") as ds:
+        assert (physflow.pde.score(ds, anchors=True)["solution_error"].sel(anchor="as given") < 1e-7).all()
+        xr.testing.assert_equal(ds.isel(sample=slice(9)), physflow.data.generate(problem(), 9))
+    assert {finding.level for finding in physflow.data.validate(tmp_path / "own.nc")} == {"info"}
+    settings = {"model": {"rank": 4, "mlp": {"width": 8, "blocks": 1}}, "training": {"steps": 2, "warmup": 1}}
+    config = from_dict(ExperimentConfig, settings)
+    physflow.fitting.train_model(tmp_path / "own.nc", tmp_path / "model", model=config.model, training=config.training)
+    samples = physflow.load(tmp_path / "model").sample(3, correction="complete")
+    assert (samples["solution_error"] < 1e-6).all()
+    assert samples.attrs["equation"] == "Decay"
+
+
+def test_a_folder_of_a_user_goes_on_with_the_same_law_alone(tmp_path):
+    physflow.data.generate(problem(), 10, out=tmp_path / "set", shard=8).close()
+    with physflow.data.generate(problem(), 20, out=tmp_path / "set", shard=8) as ds:
+        xr.testing.assert_equal(ds, physflow.data.generate(problem(), 20))
+    with pytest.raises(ValueError, match="set"):
+        physflow.data.generate(problem(std=2.0), 20, out=tmp_path / "set", shard=8)
+
+
+def test_the_example_of_sixty_lines(tmp_path):
+    example = Path(__file__).parent.parent / "examples" / "your_own_equation.py"
+    assert len(example.read_text().splitlines()) <= 60
+    words = [sys.executable, str(example), "--out", str(tmp_path / "own"), "--samples", "60"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "nothing moves" in done.stdout
+    assert 0 < float(done.stdout.rsplit("generated: ", 1)[1]) < 2
 
 
 # Settings.

@@ -68,3 +68,23 @@ def test_nodes_need_their_centering():
     del ds.attrs["centering"]
     with pytest.raises(ValueError, match="DarcyNodes needs a grid of nodes"):
         from_dataset(ds)
+
+
+class Own(Burgers):
+    """An equation of a user."""
+
+    def attributes(self):
+        return {**super().attributes(), "equation": "Own"}
+
+
+def test_an_equation_that_is_imported_is_found():
+    equation = Own(Grid((3, 4), axes=("t", "x")), 0.3, 7)
+    assert type(from_dataset(dataset(equation))) is Own
+    ds = dataset(equation).assign_attrs(equation="Stranger")
+    with pytest.raises(ValueError, match="an equation of your own is known once the module of its class is imported"):
+        from_dataset(ds)
+
+
+def test_abstract_equations_are_not_found():
+    with pytest.raises(ValueError, match="unknown equation 'Semilinear'"):
+        from_dataset(dataset(EQUATIONS[-1]).assign_attrs(equation="Semilinear"))

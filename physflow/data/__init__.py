@@ -16,6 +16,7 @@ from physflow.data.auditing import Audit, Fault, audit, repair
 from physflow.data.files import FieldReader, FieldWriter, Metadata, write
 from physflow.data.layouts import open
 from physflow.data.merging import merge
+from physflow.data.solved import Problem, generate
 from physflow.data.validation import Finding, validate
 
 __all__ = [
@@ -25,10 +26,12 @@ __all__ = [
     "FieldWriter",
     "Finding",
     "Metadata",
+    "Problem",
     "audit",
     "burgers",
     "darcy",
     "files",
+    "generate",
     "gray_scott",
     "heat",
     "merge",

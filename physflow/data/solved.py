@@ -5,12 +5,13 @@ What is given is rounded to the stored type before the solve, so that stored fie
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from physflow.fields import to_dataset
 from physflow.grid import AXIS_NAMES, TIME, Grid
 from physflow.pde import Equation, check_device
 
-__all__ = ["How", "Problem", "as_given", "evolution_grid", "generate_solved"]
+__all__ = ["How", "Problem", "as_given", "evolution_grid", "generate", "generate_solved"]
 
 
 def as_given(field: Tensor) -> tuple[Tensor, ...]:
@@ -104,32 +105,76 @@ def generate_solved(
     Returns:
         All fields over (sample, *axes), with attributes that rebuild the equation and name the law.
     """
-    check_device(device)
-    problem = problem_of(config)
-    equation, dtype = problem.equation, getattr(torch, config.dtype)
-    attrs = {
-        **equation.attributes(),
-        **config.law(),
-        "seed": config.seed,
-        "fingerprint": fingerprint(config),
-        "physflow_version": __version__,
-        "format": FORMAT,
+    identity = {"seed": config.seed, "fingerprint": fingerprint(config)}
+    how: How = {"device": device, "executor": executor, "out": out, "progress": progress}
+    how |= {"overwrite": overwrite, "shard": shard}
+    attrs = {**config.law(), **identity}
+    return _produced(partial(problem_of, config), attrs, to_dict(config), **how)
+
+
+def generate(
+    problem: Problem, samples: int, seed: int = 0, dtype: Literal["float32", "float64"] = "float32", **how: Unpack[How]
+) -> xr.Dataset:
+    """Generate fields of an equation of your own, or of one of physflow's with another law.
+
+    Arguments:
+        problem: The equation, the law of the random field, and what the equation is given of it. With workers in other
+            processes all three must be picklable.
+        samples: The number of samples.
+        seed: The seed: sample i depends on (seed, i) alone.
+        dtype: The stored type; computed in float64 always.
+        how: The device, the workers and where the set goes. A folder of shards goes on after an interruption if the
+            law draws the same.
+
+    Returns:
+        All fields over (sample, *axes), with attributes that rebuild the equation once its class is imported.
+
+    Raises:
+        ValueError: If samples or seed are out of range.
+        FileExistsError: If the target exists and ``overwrite`` is not set, or the folder holds another set.
+    """
+    config = SetConfig(samples, seed, dtype)
+    # A law has no settings that are known here: it is told by what it draws.
+    drawn = hashlib.sha256(np.round(problem.law.draw(seed, 0, 1), 3).tobytes()).hexdigest()[:16]
+    settings = {
+        **to_dict(config),
+        **problem.equation.attributes(),
+        "grid": to_dict(problem.equation.grid),
+        "law": drawn,
     }
-    empty = torch.empty(0, len(equation.fields), *equation.grid.shape, dtype=dtype)
-    template = to_dataset(empty, equation.fields, equation.grid, attrs)
-    make = partial(_make_block, problem_of, config, device)
-    recipe = Recipe(make, problem.law.block, template, to_dict(config))
-    return produce(recipe, out, shard=shard, executor=executor, overwrite=overwrite, progress=progress)
+    attrs = {"seed": seed, "fingerprint": fingerprint(settings)}
+    return _produced(partial(_same, problem), attrs, settings, **how)
 
 
-def _make_block(problem_of: Callable[[Any], Problem], config: SetConfig, device: str, first: int) -> NDArray[Any]:
+def _same(problem: Problem) -> Problem:
+    return problem
+
+
+def _produced(
+    make_problem: Callable[[], Problem],
+    attrs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    device: str = "cpu",
+    **how: Any,
+) -> xr.Dataset:
+    check_device(device)
+    problem = make_problem()
+    equation, dtype = problem.equation, settings["dtype"]
+    about = {**equation.attributes(), **attrs, "physflow_version": __version__, "format": FORMAT}
+    empty = torch.empty(0, len(equation.fields), *equation.grid.shape, dtype=getattr(torch, dtype))
+    template = to_dataset(empty, equation.fields, equation.grid, about)
+    make = partial(_make_block, make_problem, settings["seed"], dtype, device)
+    return produce(Recipe(make, problem.law.block, template, settings), **how)
+
+
+def _make_block(make_problem: Callable[[], Problem], seed: int, dtype: str, device: str, first: int) -> NDArray[Any]:
     """Samples first .. first + block - 1, shape (block, fields, *axes): always whole, as in `physflow.data.darcy`."""
     if torch.get_num_threads() != 1:  # In another process.
         torch.set_num_threads(1)
-    problem, dtype = problem_of(config), getattr(torch, config.dtype)
+    problem, stored = make_problem(), getattr(torch, dtype)
     law, equation = problem.law, problem.equation
-    field = torch.from_numpy(law.draw(config.seed, first, law.block)).double()
-    given = tuple(u.to(dtype).to(device, torch.float64) for u in problem.given(field))
+    field = torch.from_numpy(law.draw(seed, first, law.block)).double()
+    given = tuple(u.to(stored).to(device, torch.float64) for u in problem.given(field))
     try:
         with torch.inference_mode():
             solved = equation.complete(*given) if equation.inputs else equation.solve(*given)
@@ -137,4 +182,4 @@ def _make_block(problem_of: Callable[[Any], Problem], config: SetConfig, device:
         raise type(error)(f"in samples {first} to {first + law.block - 1} of the set: {error}") from error
     fields = solved if isinstance(solved, tuple) else (solved,)
     # Each field in one piece of memory, as it is written.
-    return np.stack([u.cpu().to(dtype).numpy() for u in fields]).swapaxes(0, 1)
+    return np.stack([u.cpu().to(stored).numpy() for u in fields]).swapaxes(0, 1)

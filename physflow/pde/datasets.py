@@ -1,39 +1,24 @@
 """The equation that a Dataset says its fields satisfy.
 
-An equation writes itself as plain attributes (`Equation.attributes`); beside them the Dataset holds the grid
-(coordinates and the attribute ``centering``) and, for a source that has no name, the variable ``source``.
+An equation writes itself as plain attributes (`Equation.attributes`): the name of its class, and its arguments but for
+the grid, by their names. Beside them the Dataset holds the grid (coordinates and the attribute ``centering``) and, for
+a source that has no name, the variable ``source``. Any equation that has been imported is found, a user's own as well;
+nothing is imported because a file names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import xarray as xr
 
 from physflow.config import nearest
 from physflow.fields import grid_of
-from physflow.pde.burgers import Burgers
-from physflow.pde.darcy import Darcy
-from physflow.pde.darcy_nodes import DarcyNodes
 from physflow.pde.equation import Equation
-from physflow.pde.gray_scott import GrayScott
-from physflow.pde.heat import Heat
-from physflow.pde.navier_stokes import NavierStokes
-from physflow.pde.poisson import Poisson
 
 __all__ = ["from_dataset"]
-
-_EQUATIONS: dict[str, tuple[Callable[..., Equation], tuple[str, ...]]] = {
-    "Darcy": (Darcy, ("source", "boundary", "faces")),
-    "DarcyNodes": (DarcyNodes, ("source",)),
-    "Poisson": (Poisson, ("boundary", "screening")),
-    "Heat": (Heat, ("diffusivity", "boundary")),
-    "Burgers": (Burgers, ("viscosity", "steps")),
-    "GrayScott": (GrayScott, ("feed", "kill", "diffusivity_u", "diffusivity_v", "steps")),
-    "NavierStokes": (NavierStokes, ("viscosity", "forcing", "waves", "drag", "steps")),
-}
-"""The equations, and the attributes that are their arguments."""
 
 
 def from_dataset(ds: xr.Dataset) -> Equation:
@@ -50,10 +35,14 @@ def from_dataset(ds: xr.Dataset) -> Equation:
     Raises:
         ValueError: If an attribute or the custom source is missing, or the equation is unknown.
     """
-    name = str(ds.attrs.get("equation", ""))
-    if name and name not in _EQUATIONS:
-        raise ValueError(f"unknown equation {name!r} in the dataset's attributes; {nearest(name, _EQUATIONS)}")
-    equation, arguments = _EQUATIONS.get(name, _EQUATIONS["Darcy"])
+    name, known = str(ds.attrs.get("equation", "")), _known(Equation.__subclasses__())
+    if name and name not in known:
+        raise ValueError(
+            f"unknown equation {name!r} in the dataset's attributes; {nearest(name, known)}; an equation of your own "
+            "is known once the module of its class is imported"
+        )
+    equation = known[name or "Darcy"]
+    arguments = list(inspect.signature(equation).parameters)[1:]
     required = ("equation", *arguments)
     missing = [key for key in required if key not in ds.attrs]
     if missing:
@@ -72,7 +61,17 @@ def from_dataset(ds: xr.Dataset) -> Equation:
                 f"{grid.axes}; add the source term, ds['source'] = ({grid.axes}, values)"
             )
         settings["source"] = ds["source"].transpose(*grid.axes).values
-    return equation(grid, **settings)
+    found: Equation = equation(grid, **settings)
+    return found
+
+
+def _known(kinds: Iterable[type[Equation]]) -> dict[str, Any]:
+    """The equations among some classes and those below them, by name; of two of one name the one made first."""
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        every = ({} if inspect.isabstract(kind) else {kind.__name__: kind}) | _known(kind.__subclasses__())
+        found = every | found
+    return found
 
 
 def _plain(value: Any) -> Any:
