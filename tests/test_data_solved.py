@@ -142,6 +142,7 @@ def test_blocks_are_smaller_for_long_trajectories():
     grid = Grid((64, 64))
     assert FourierSeries(grid).block == 128
     assert FourierSeries(grid, instants=11).block == 8
+    assert FourierSeries(Grid((64,)), instants=33).block == 128
     assert solved.evolution_grid(BurgersConfig(resolution=8, instants=3, duration=2.0)).bounds == ((0, 2), (0, 1))
 
 

@@ -57,9 +57,8 @@ class FourierSeries(RandomField):
         periodic: bool = True,
         instants: int = 1,
     ) -> None:
-        super().__init__(grid)
+        super().__init__(grid, instants)
         self._torus = tuple(n if periodic else 2 * n for n in grid.shape)
-        self._instants = instants
         amplitudes = (squares(self._torus, grid.spacing) + tau**2) ** (-alpha / 2)
         amplitudes[(0,) * grid.ndim] *= not periodic
         # Each wave but those of the last axis' ends stands for two.
@@ -69,11 +68,6 @@ class FourierSeries(RandomField):
             twice[-1] = 1.0
         power = float((twice * amplitudes**2).sum()) / math.prod(self._torus)
         self._amplitudes: Array = std * amplitudes / math.sqrt(power)
-
-    @property
-    def block(self) -> int:
-        """See `RandomField.block`."""
-        return max(8, super().block // (8 * self._instants) * 8)
 
     def _draw_block(self, seed: int, first: int) -> NDArray[Any]:
         axes, points = tuple(range(1, self.grid.ndim + 1)), math.prod(self._torus)

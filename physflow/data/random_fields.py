@@ -35,10 +35,11 @@ class RandomField(ABC):
 
     Arguments:
         grid: The points.
+        instants: How many instants are made of a sample later: as many fewer samples are computed together.
     """
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
+    def __init__(self, grid: Grid, instants: int = 1) -> None:
+        self.grid, self.instants = grid, instants
 
     @property
     def block(self) -> int:
@@ -47,7 +48,8 @@ class RandomField(ABC):
         Enough to keep a processor busy, few enough for its cache: 128 up to 64 x 64 points, 8 from 256 x 256. A
         multiple of eight, as many as the compiled solver works on at once.
         """
-        return max(8, min(128, 8 * (_BLOCK_POINTS // (8 * int(np.prod(self.grid.shape))))))
+        points = self.instants * int(np.prod(self.grid.shape))
+        return max(8, min(128, 8 * (_BLOCK_POINTS // (8 * points))))
 
     @abstractmethod
     def _draw_block(self, seed: int, first: int) -> NDArray[Any]:

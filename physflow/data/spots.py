@@ -30,13 +30,8 @@ class Spots(RandomField):
     """
 
     def __init__(self, grid: Grid, spots: int, instants: int = 1) -> None:
-        super().__init__(grid)
-        self._spots, self._instants = spots, instants
-
-    @property
-    def block(self) -> int:
-        """See `RandomField.block`."""
-        return max(8, super().block // (8 * self._instants) * 8)
+        super().__init__(grid, instants)
+        self._spots = spots
 
     def _draw_block(self, seed: int, first: int) -> Array:
         dim = self.grid.ndim
