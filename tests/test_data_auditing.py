@@ -156,6 +156,15 @@ def test_what_no_reading_explains(pairs):
     xr.testing.assert_allclose(repair(ds, found, solve=True)["pressure"], pairs["pressure"], atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3])
+@pytest.mark.parametrize("kind", ["wells", "one source everywhere"])
+def test_a_constant_is_no_solution(kind, value):
+    ds = good(kind, 0)
+    found = audit(changed(ds, pressure=np.full(ds["pressure"].shape, value)))
+    assert [fault.kind for fault in found.faults] == ["unexplained"]
+    assert found.reading.error == pytest.approx(1)
+
+
 def test_a_few_pairs_that_are_wrong(pairs):
     p = pairs["pressure"].values.copy()
     p[[3, 7]] = p[[7, 3]]

@@ -176,8 +176,10 @@ def _explained(reading: Reading, s: Tensor, q: Tensor) -> Reading:
             # A constant that is hardly there takes a part of the factor with it.
             shown, scale = offset, ((q * s).sum(1) / s.square().sum(1).clamp_min(1e-300)).median()
         offset = shown
-    errors = (q - scale * s - offset).norm(dim=1) / (q - offset).norm(dim=1).clamp_min(1e-300)
-    error, factor = float(errors.median()), float(scale)
+    size = (q - offset).norm(dim=1)
+    # A constant is explained by any factor that is small enough, and that is no explanation.
+    errors = torch.where(size > 0, (q - scale * s - offset).norm(dim=1) / size.clamp_min(1e-300), 1.0)
+    error, factor = float(errors.median()), float(scale) or 1.0
     factor = math.copysign(1.0, factor) if abs(abs(factor) - 1) < max(_SAME, error) else factor
     constant = float(shown) if shown.abs() > max(2e-3, error) * spread else 0.0
     return dataclasses.replace(reading, scale=factor, offset=constant, error=error, errors=errors)
