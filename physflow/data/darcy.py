@@ -33,7 +33,7 @@ __all__ = ["TOLERANCES", "equation_of", "generate", "make_block", "metadata_of"]
 TOLERANCES = {"float32": 1e-7, "float64": 1e-8}
 """The relative residual at which the solver stops, by the stored type: storage in float32 leaves one of about 1e-5."""
 
-FIELDS = ("permeability", "pressure")
+FIELDS = Darcy.fields
 
 
 def generate(

@@ -12,10 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from physflow.fields import SAMPLE
 from physflow.grid import Centering, Grid
+from physflow.pde import Darcy
 
 __all__ = ["Layout", "pairs"]
-
-FIELDS = ("permeability", "pressure")
 
 
 class Layout(ABC):
@@ -73,7 +72,7 @@ def pairs(
         ValueError: If a shape or a type is not that of fields.
     """
     arrays = []
-    for name, values in zip(FIELDS, (permeability, pressure), strict=True):
+    for name, values in zip(Darcy.fields, (permeability, pressure), strict=True):
         array: NDArray[Any] = np.asarray(values)
         if array.dtype.kind not in "fiub":
             raise layout.wrong(path, f"its {name} is of type {array.dtype}")
@@ -86,7 +85,7 @@ def pairs(
         raise layout.wrong(path, f"permeability has the shape {arrays[0].shape} and pressure {arrays[1].shape}")
     grid = Grid(arrays[0].shape[1:], centering=centering)
     return xr.Dataset(
-        {name: ((SAMPLE, *grid.axes), array) for name, array in zip(FIELDS, arrays, strict=True)},
+        {name: ((SAMPLE, *grid.axes), array) for name, array in zip(Darcy.fields, arrays, strict=True)},
         coords=dict(zip(grid.axes, grid.coordinates(), strict=True)),
         attrs={"centering": centering, "layout": layout.name},
     )

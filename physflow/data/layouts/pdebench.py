@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from physflow.data.layouts.layout import FIELDS, Layout
+from physflow.data.layouts.layout import Layout
 from physflow.fields import SAMPLE
+from physflow.pde import Darcy
 
 __all__ = ["PDEBench"]
 
@@ -57,7 +58,7 @@ class PDEBench(Layout):
             raise self.wrong(path, f"its shapes do not fit: {shapes}")
         dims = (SAMPLE, "x", "y")
         # The variables stay lazy: only their dimensions get other names.
-        fields = {name: u.variable.copy(deep=False) for name, u in zip(FIELDS, (nu, p), strict=True)}
+        fields = {name: u.variable.copy(deep=False) for name, u in zip(Darcy.fields, (nu, p), strict=True)}
         for variable in fields.values():
             variable.dims = dims
         ds = xr.Dataset(fields, coords={"x": x, "y": y}, attrs={"centering": "cells", "layout": self.name})
