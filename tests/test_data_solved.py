@@ -108,6 +108,12 @@ def test_the_fourier_series_on_a_line_and_its_odd_number_of_points():
     assert law.draw(0, 0, 4000).std() == pytest.approx(0.5, rel=0.02)
 
 
+def test_a_spectrum_without_a_length():
+    assert FourierSeries(Grid((8, 8)), 1.0, 2.0, 0.0).draw(0, 0, 500).std() == pytest.approx(1, rel=0.05)
+    with pytest.raises(ValueError, match="tau must be positive, or zero on a periodic box"):
+        FourierSeries(Grid((8, 8)), 1.0, 2.0, 0.0, periodic=False)
+
+
 def test_spots_have_their_height_and_repeat_beyond_the_box():
     grid = Grid((40, 40))
     field = Spots(grid, 1).draw(0, 0, 8)
@@ -194,6 +200,33 @@ def test_a_folder_of_a_user_goes_on_with_the_same_law_alone(tmp_path):
         physflow.data.generate(problem(std=2.0), 20, out=tmp_path / "set", shard=8)
 
 
+def test_what_is_given_belongs_to_the_identity_of_a_set():
+    def told(**settings):
+        equation = Decay(Grid((4, 16), ((0, 0.1), (0, 6)), axes=("t", "x")))
+        return physflow.data.generate(physflow.data.Problem(equation, **settings), 0).attrs["fingerprint"]
+
+    space = Grid((16,), ((0, 6),), axes=("x",))
+    laws = [FourierSeries(space, std) for std in (1e-5, 3e-5)]
+    names = {told(law=laws[0]), told(law=laws[1]), told(law=laws[0], given=lambda u: (2 * u,))}
+    assert len(names) == 3
+
+
+def test_attributes_that_say_other_things():
+    class Named(Decay):
+        def attributes(self):
+            return {**super().attributes(), "seed": 3}
+
+    equation = Named(Grid((4, 16), axes=("t", "x")))
+    with pytest.raises(ValueError, match=r"attributes\(\) of Named has \['seed'\], which say other things"):
+        physflow.data.generate(physflow.data.Problem(equation, FourierSeries(equation.grid.space)), 2)
+
+
+def test_numbers_of_numpy_are_numbers():
+    ds = physflow.data.heat.generate(np.int64(2), np.array([8, 9]), instants=np.int32(3), std=np.float32(0.5))
+    assert ds.sizes["y"] == 9
+    xr.testing.assert_identical(ds, physflow.data.heat.generate(2, (8, 9), instants=3, std=0.5))
+
+
 def test_the_example_of_sixty_lines(tmp_path):
     example = Path(__file__).parent.parent / "examples" / "your_own_equation.py"
     assert len(example.read_text().splitlines()) <= 60
@@ -244,6 +277,8 @@ def test_settings_of_another_equation(settings, message):
         (PoissonConfig, {"extent": 2.0}, "extent must be a pair of numbers"),
         (PoissonConfig, {"boundary": "open"}, "unknown boundary 'open'"),
         (PoissonConfig, {"alpha": 0.5}, "alpha must be greater than 1"),
+        (HeatConfig, {"alpha": math.nan}, "alpha must be a finite number"),
+        (BurgersConfig, {"alpha": "2"}, "alpha must be a finite number"),
         (PoissonConfig, {"screening": math.nan}, "screening must be a finite number"),
         (PoissonConfig, {"seed": 2**64}, r"seed must be less than 2\*\*64"),
         (HeatConfig, {"instants": 1}, "instants must be a whole number of at least 2"),

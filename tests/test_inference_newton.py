@@ -288,6 +288,25 @@ def test_a_nonlinear_equation_of_motion(generator):
     assert (projected - fields).norm() < 0.6 * (noisy - fields).norm()
 
 
-def test_an_equation_of_motion_needs_a_reference():
-    with pytest.raises(ValueError, match="Burgers has no source to which residuals are relative: give a reference"):
-        NewtonProjection.of(physflow.pde.Burgers(Grid((3, 16), axes=("t", "x"))))
+@pytest.mark.parametrize(
+    "equation",
+    [
+        physflow.pde.Burgers(Grid((3, 16), axes=("t", "x"))),
+        physflow.pde.NavierStokes(Grid((3, 16, 16), axes=("t", "x", "y"))),
+        physflow.pde.Poisson(Grid((8, 8))),
+    ],
+)
+def test_an_equation_without_a_source_of_its_own_needs_a_reference(equation):
+    with pytest.raises(ValueError, match="has no source of its own to which residuals are relative: give a reference"):
+        NewtonProjection.of(equation)
+
+
+@pytest.mark.parametrize("boundary", ["neumann", "periodic", "dirichlet"])
+def test_poisson_with_a_source_that_moves(boundary):
+    ds = physflow.data.poisson.generate(3, 16, boundary=boundary, dtype="float64")
+    equation, fields = physflow.pde.from_dataset(ds), to_tensor(ds)
+    noisy = fields + 0.02 * fields.std((0, 2, 3), keepdim=True) * draw(*fields.shape)
+    reference = float(norm(fields[:, 0]).min())
+    _, report = NewtonProjection.of(equation, reference=reference).project(noisy)
+    assert report.converged.all()
+    assert (report.steps <= 2).all()

@@ -81,10 +81,23 @@ def test_an_equation_that_is_imported_is_found():
     equation = Own(Grid((3, 4), axes=("t", "x")), 0.3, 7)
     assert type(from_dataset(dataset(equation))) is Own
     ds = dataset(equation).assign_attrs(equation="Stranger")
-    with pytest.raises(ValueError, match="an equation of your own is known once the module of its class is imported"):
+    with pytest.raises(
+        ValueError, match="an equation of your own is known in Python once the module of its class is imported"
+    ):
         from_dataset(ds)
 
 
 def test_abstract_equations_are_not_found():
     with pytest.raises(ValueError, match="unknown equation 'Semilinear'"):
         from_dataset(dataset(EQUATIONS[-1]).assign_attrs(equation="Semilinear"))
+
+
+def test_a_class_that_was_edited_takes_the_place_of_the_one_before():
+    classes = [
+        type("Edited", (Own,), {"attributes": lambda self: {**Own.attributes(self), "equation": "Edited"}})
+        for _ in range(2)
+    ]
+    equation = classes[1](Grid((3, 4), axes=("t", "x")), 0.3, 7)
+    assert type(from_dataset(dataset(equation))) is classes[1]
+    type("Heat", (Own,), {})
+    assert type(from_dataset(dataset(EQUATIONS[6]))) is Heat

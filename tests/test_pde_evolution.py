@@ -282,3 +282,19 @@ def test_a_scheme_that_diverges_says_when():
     equation = Burgers(grid(6, 64), viscosity=1e-4, steps=1)
     with pytest.raises(FloatingPointError, match=r"Burgers diverges before t = 0\.\d: take smaller steps"):
         equation.solve(1e3 * smooth(equation)[0])
+
+
+def test_derivatives_after_a_solve_in_inference_mode():
+    equation = Burgers(Grid((3, 16), axes=("t", "x")), 0.1, 2)
+    u = torch.sin(2 * torch.pi * (torch.arange(16, dtype=torch.float64) + 0.5) / 16)[None]
+    with torch.inference_mode():
+        equation.solve(u)
+    v = u.clone().requires_grad_()
+    equation.solve(v).square().sum().backward()
+    assert v.grad.isfinite().all()
+
+
+def test_a_third_of_the_points_is_cut_off_whatever_the_unit_of_length():
+    for n in (24, 39, 78, 156):
+        kept = [Burgers(Grid((2, n), ((0, 1), (0, length)), axes=("t", "x"))).kept for length in (1, 2 * math.pi, 1.25)]
+        assert all(int(mask.sum()) == -(-n // 3) for mask in kept)

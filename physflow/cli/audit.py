@@ -41,9 +41,17 @@ def execute(options: dict[str, Any]) -> int:
     with contextlib.closing(data.open(options["data"], fields, options["sample"])) as ds:
         found = data.audit(ds, options["samples"], std, progress=True)
         print(found)
-        if out is not None:
-            files.write(data.repair(ds, found, solve=options["solve"]), out, overwrite=options["overwrite"])
-            print(f"{out}: repaired; look at it with: physflow audit {out}")
+        if out is not None and found.clean:
+            print(f"{out}: not written, for there is nothing to repair")
+        elif out is not None:
+            mended = data.repair(ds, found, solve=options["solve"])
+            files.write(mended, out, overwrite=options["overwrite"])
+            undone = mended.attrs["repaired"].split(", ")
+            left = [fault.kind for fault in found.faults if fault.kind not in undone]
+            words = f"undone: {', '.join(filter(None, undone)) or 'nothing'}" + f"; left: {', '.join(left)}" * bool(
+                left
+            )
+            print(f"{out}: {words}")
     return 0 if found.clean else 1
 
 

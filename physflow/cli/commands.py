@@ -61,7 +61,8 @@ def _generate_options(parser: Parser) -> None:
     out = "the file to write, ending in .nc; any other name is a folder of shards, which the same command resumes"
     parser.add_argument("--out", type=str | None, help=out)
     names = "{" + ",".join(SETS) + "}"
-    parser.add_argument("--equation", type=str, default="darcy", metavar=names, help="what the fields solve")
+    equation = "what the fields solve; with --print_config its settings are listed with their defaults"
+    parser.add_argument("--equation", type=str, default="darcy", metavar=names, help=equation)
     parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 uses threads in this one")
     parser.add_argument("--dask", type=str | None, metavar="ADDRESS", help="use the workers of this dask scheduler")
     parser.add_argument("--shard", type=int | None, help="samples in a shard of a folder; about 32 MiB by default")

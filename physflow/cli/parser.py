@@ -43,7 +43,11 @@ class Parser(ArgumentParser):
         for f in dataclasses.fields(cls):
             name, hint, metavar = f"{prefix}{f.name}", hints[f.name], None
             if f"--{name}" in self._option_string_actions:
-                # Settings of several kinds share names.
+                # Settings of several kinds share names, and each has choices of its own.
+                if typing.get_origin(hint) is Literal:
+                    action = self._option_string_actions[f"--{name}"]
+                    known = str(action.metavar).strip("{}").split(",")
+                    action.metavar = "{" + ",".join(dict.fromkeys([*known, *typing.get_args(hint)])) + "}"
                 continue
             if dataclasses.is_dataclass(next(iter(typing.get_args(hint)), None)):
                 # Of several kinds, all; a list of settings is for files.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -29,6 +30,10 @@ _POSITIVE = (
     *("extent", "length", "duration", "std", "tau", "diffusivity", "viscosity"),
     *("feed", "kill", "diffusivity_u", "diffusivity_v"),
 )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,16 @@ class SetConfig:
             if name in given and (name == "extent" or hasattr(given[name], "__len__")):
                 object.__setattr__(self, name, pair(name, given[name], instead))
         literals(self)
+        for name, value in vars(self).copy().items():
+            # Numbers of numpy are written as others.
+            object.__setattr__(self, name, tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value))
+        given = vars(self)
         for name, least in _LEAST.items():
             if name in given:
                 at_least(least, **{name: given[name]})
         positive(**{name: given[name] for name in _POSITIVE if name in given})
+        if "alpha" in given:
+            finite(alpha=given["alpha"])
         if self.seed >= 2**64:
             raise ValueError(f"seed must be less than 2**64, got {self.seed}")
         if given.get("alpha", 2.0) <= 1:
@@ -110,7 +121,7 @@ class PoissonConfig(SetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        finite(screening=self.screening, alpha=self.alpha)
+        finite(screening=self.screening)
 
 
 @dataclass(frozen=True)

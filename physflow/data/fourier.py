@@ -43,6 +43,9 @@ class FourierSeries(RandomField):
         periodic: Whether the box is a torus.
         instants: How many instants are made of a sample later: as many fewer samples are computed together.
 
+    Raises:
+        ValueError: If tau is negative, or zero where the mean is not fixed.
+
     References:
         Z. Li et al., "Fourier neural operator for parametric partial differential equations", ICLR 2021, appendix A.3
         (the laws of the first instants for Burgers and Navier-Stokes).
@@ -59,8 +62,14 @@ class FourierSeries(RandomField):
     ) -> None:
         super().__init__(grid, instants)
         self._torus = tuple(n if periodic else 2 * n for n in grid.shape)
-        amplitudes = (squares(self._torus, grid.spacing) + tau**2) ** (-alpha / 2)
-        amplitudes[(0,) * grid.ndim] *= not periodic
+        if tau < 0 or (tau == 0 and not periodic):
+            raise ValueError(f"tau must be positive, or zero on a periodic box, got {tau!r}")
+        square = squares(self._torus, grid.spacing) + tau**2
+        constant = (0,) * grid.ndim
+        square[constant] = square[constant] or 1.0
+        amplitudes = square ** (-alpha / 2)
+        if periodic:
+            amplitudes[constant] = 0.0
         # Each wave but those of the last axis' ends stands for two.
         twice = np.full(amplitudes.shape[-1], 2.0)
         twice[0] = 1.0

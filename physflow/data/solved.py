@@ -59,6 +59,10 @@ class Problem:
     given: Callable[[Tensor], tuple[Tensor, ...]] = as_given
 
 
+_TAKEN = {"samples", "seed", "dtype", "grid", "law", "fingerprint", "physflow_version", "format", "centering"}
+"""What attributes of an equation cannot be called."""
+
+
 class How(TypedDict, total=False):
     """How a set is made, and where it goes; the arguments of `physflow.data.darcy.generate` of these names.
 
@@ -133,17 +137,23 @@ def generate(
         ValueError: If samples or seed are out of range.
         FileExistsError: If the target exists and ``overwrite`` is not set, or the folder holds another set.
     """
-    config = SetConfig(samples, seed, dtype)
+    config, equation = SetConfig(samples, seed, dtype), problem.equation
+    if taken := sorted(_TAKEN & equation.attributes().keys()):
+        raise ValueError(
+            f"attributes() of {type(equation).__name__} has {taken}, which say other things in a file; rename"
+        )
     # A law has no settings that are known here: it is told by what it draws.
-    drawn = hashlib.sha256(np.round(problem.law.draw(seed, 0, 1), 3).tobytes()).hexdigest()[:16]
-    settings = {
-        **to_dict(config),
-        **problem.equation.attributes(),
-        "grid": to_dict(problem.equation.grid),
-        "law": drawn,
-    }
+    drawn = [_told(u) for u in problem.given(torch.from_numpy(problem.law.draw(seed, 0, 1)).double())]
+    settings = {**to_dict(config), **equation.attributes(), "grid": to_dict(equation.grid), "law": drawn}
     attrs = {"seed": seed, "fingerprint": fingerprint(settings)}
     return _produced(partial(_same, problem), attrs, settings, **how)
+
+
+def _told(u: Tensor) -> str:
+    """A name for a field, in three digits of its own size."""
+    size = float(u.abs().max()) or 1.0
+    digest = hashlib.sha256(torch.round(u / size, decimals=3).numpy().tobytes()).hexdigest()[:16]
+    return f"{size:.3g} x {digest}"
 
 
 def _same(problem: Problem) -> Problem:

@@ -175,29 +175,38 @@ class NewtonProjection:
         Arguments:
             equation: An equation with the attributes of `physflow.pde.Equation`.
             scale: The scale of each field, positive ones in logarithms (`ScaledFields`); ones by default.
-            reference: The norm to which residuals are relative; an equation of motion, which has no source, needs one:
-                that of ``equation.residual(*equation.trivial(*fields))`` of some fields.
+            reference: The norm to which residuals are relative; an equation of motion, which has no source, needs one,
+                and so does one whose source is a field: that of ``equation.residual(*equation.trivial(*fields))`` of
+                some fields.
             settings: Further arguments of the class.
 
         Raises:
             ValueError: If there is no reference.
         """
         ones = torch.ones(1, *equation.grid.shape, dtype=torch.float64)
-        if reference is None:
-            source = equation.residual(*(ones for _ in equation.inputs), *(0 * ones for _ in equation.solutions))
-            reference = float(source.norm())
-        if not reference:
+
+        def source(inputs: float) -> Tensor:
+            """The residual of the zero solution for constant inputs."""
+            solutions = (0 * ones for _ in equation.solutions)
+            found: Tensor = equation.residual(*(inputs * ones for _ in equation.inputs), *solutions)
+            return found
+
+        linear = bool(equation.inputs)
+        if reference is None and (not linear or not torch.equal(source(1.0), source(2.0))):
             raise ValueError(
-                f"{type(equation).__name__} has no source to which residuals are relative: give a reference, such as "
-                "the norm of equation.residual(*equation.trivial(*fields)) of some fields"
+                f"{type(equation).__name__} has no source of its own to which residuals are relative: give a "
+                "reference, such as the norm of equation.residual(*equation.trivial(*fields)) of some fields"
             )
         positive = tuple(name in equation.positive for name in equation.fields)
         coordinates = ScaledFields(positive, tuple(scale) if scale is not None else (1.0,) * len(positive))
-        linear = bool(equation.inputs)
+        solve: Callable[..., Tensor] | None = LinearSolve(equation.residual, equation.precondition) if linear else None
+        if solve is not None and equation.up_to_a_constant and abs(source(1.0).mean()) > 1e-9 * source(1.0).norm():
+            # The source is a field that moves, and its mean with it, of which L knows nothing.
+            solve = _with_mean(solve)
         return cls(
             equation.residual,
-            reference,
-            LinearSolve(equation.residual, equation.precondition) if linear else None,
+            float(source(1.0).norm()) if reference is None else reference,
+            solve,
             inputs=len(equation.inputs),
             encode=coordinates.encode,
             decode=coordinates.decode,
@@ -293,3 +302,13 @@ class NewtonProjection:
             better = waiting & (residual < relative)
             best, least = torch.where(spread(better, w), trial, best), torch.where(better, residual, least)
         return best, least
+
+
+def _with_mean(solve: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A solve on fields of mean zero, and the identity on constants."""
+
+    def both(y: Tensor, *inputs: Tensor) -> Tensor:
+        mean = y.mean(tuple(range(1, y.ndim)), keepdim=True)
+        return solve(y - mean, *inputs) + mean
+
+    return both

@@ -39,7 +39,7 @@ def from_dataset(ds: xr.Dataset) -> Equation:
     if name and name not in known:
         raise ValueError(
             f"unknown equation {name!r} in the dataset's attributes; {nearest(name, known)}; an equation of your own "
-            "is known once the module of its class is imported"
+            "is known in Python once the module of its class is imported"
         )
     equation = known[name or "Darcy"]
     arguments = list(inspect.signature(equation).parameters)[1:]
@@ -66,11 +66,15 @@ def from_dataset(ds: xr.Dataset) -> Equation:
 
 
 def _known(kinds: Iterable[type[Equation]]) -> dict[str, Any]:
-    """The equations among some classes and those below them, by name; of two of one name the one made first."""
+    """The equations among some classes and those below them, by name.
+
+    Of two of one name it is physflow's, and else the one made last, as when a class is edited in a notebook.
+    """
     found: dict[str, Any] = {}
     for kind in kinds:
         every = ({} if inspect.isabstract(kind) else {kind.__name__: kind}) | _known(kind.__subclasses__())
-        found = every | found
+        ours = {name for name, known in found.items() if known.__module__.startswith("physflow.")}
+        found |= {name: other for name, other in every.items() if name not in ours}
     return found
 
 

@@ -102,7 +102,9 @@ def eigenvalues(shape: tuple[int, ...], spacing: tuple[float, ...], walls: Walls
         m = n if walls == "periodic" else 2 * n
         k = np.arange(m if axis + 1 < len(shape) else m // 2 + 1)
         total = total[..., None] + (2 / h * np.sin(math.pi * k / m)) ** 2
-    return torch.from_numpy(total)
+    # Kept for later calls, which may want derivatives.
+    with torch.inference_mode(False):
+        return torch.from_numpy(total)
 
 
 def solve(f: Tensor, spacing: Sequence[float], walls: Walls, screening: float = 0.0) -> Tensor:

@@ -67,8 +67,9 @@ class Semilinear(Evolution):
         at_least(1, steps=steps)
         self.steps, space = steps, grid.space
         waves, kept = [], np.ones((), bool)
-        for k, h in zip(wavenumbers(space.shape, space.spacing), space.spacing, strict=True):
-            kept = kept & (np.abs(k) * h < 2 * math.pi / 3)
+        for k, h, n in zip(wavenumbers(space.shape, space.spacing), space.spacing, space.shape, strict=True):
+            # In whole numbers: with a third of the points as wavenumber rounding would decide.
+            kept = kept & (3 * np.rint(np.abs(k) * h * n / (2 * math.pi)) < n)
             waves.append(torch.from_numpy(np.where(np.abs(k) * h < math.pi * (1 - 1e-9), k, 0.0)))
         self.wavenumbers, self.kept = tuple(waves), torch.from_numpy(kept)
         self.square = torch.from_numpy(squares(space.shape, space.spacing))
@@ -107,7 +108,9 @@ class Semilinear(Evolution):
             return states
         if self._scheme is None:
             h = self.grid.spacing[0] / self.steps
-            self._scheme = [_Coefficients.of(L.numpy(), h) for L in self.linear()]
+            # Kept for later calls, which may want derivatives.
+            with torch.inference_mode(False):
+                self._scheme = [_Coefficients.of(L.numpy(), h) for L in self.linear()]
         scheme = [c.to(states[0].device) for c in self._scheme]
         spectra = tuple(self.to_waves(s.double()) for s in states)
         for _ in range(self.steps):

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from physflow.data.auditing.encodings import AS_IT_IS, Encoding
@@ -34,6 +35,8 @@ def family_of(ds: xr.Dataset) -> type[Equation]:
     for family in FAMILIES:
         if all(name in ds.data_vars for name in family.fields):
             return family
+    if str(ds.attrs.get("equation", "Darcy")) not in ("Darcy", "DarcyNodes", "Poisson"):
+        raise ValueError(f"only pairs of Darcy and Poisson are audited, and the file says {ds.attrs['equation']}")
     known = " or ".join(" and ".join(family.fields) for family in FAMILIES)
     found = ", ".join(map(str, ds.data_vars))
     raise ValueError(
@@ -52,7 +55,9 @@ def candidates(ds: xr.Dataset, grid: Grid, encodings: Sequence[Encoding] = (AS_I
     """
     claimed = from_dataset(ds) if "equation" in ds.attrs else None
     found = [Reading(claimed)] if claimed is not None else []
-    grids = [grid, _other(grid)]
+    rounding = float(np.finfo(ds[family_of(ds).solutions[0]].dtype).eps) if _is_float(ds) else 0.0
+    # Without a word on cells or nodes the points are where the coordinates say, whichever they are.
+    grids = [grid, _other(grid)] if "centering" in ds.attrs else [grid, _same_points(grid), _other(grid)]
     if len(set(grid.shape)) > 1:
         # With cells of another shape a wrong spacing is more than a factor.
         grids.append(_stretched(grid))
@@ -61,7 +66,20 @@ def candidates(ds: xr.Dataset, grid: Grid, encodings: Sequence[Encoding] = (AS_I
             if claimed is None or k or equation.attributes() != claimed.attributes():
                 distance = 1.2 * k * (claimed is not None) + _differences(equation, claimed)
                 found.append(Reading(equation, distance))
-    return [dataclasses.replace(reading, encoding=encoding) for reading in found for encoding in encodings]
+    return [
+        dataclasses.replace(reading, encoding=encoding, rounding=rounding)
+        for reading in found
+        for encoding in encodings
+    ]
+
+
+def _is_float(ds: xr.Dataset) -> bool:
+    return bool(ds[family_of(ds).solutions[0]].dtype.kind == "f")
+
+
+def _same_points(grid: Grid) -> Grid:
+    """The same points, of the other kind."""
+    return Grid.from_coordinates(*grid.coordinates(), centering=_other(grid).centering, axes=grid.axes)
 
 
 def _on(grid: Grid, family: type[Equation], claimed: Equation | None) -> Iterator[Equation]:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["AS_IT_IS", "Encoding", "Labels", "Logarithm", "encodings_of"]
+__all__ = ["AS_IT_IS", "Encoding", "Labels", "Logarithm", "encodings_of", "other_encodings"]
 
 _LARGE = 80.0
 """The largest logarithm that is taken for one."""
+
+_LARGEST = 12.0
+"""The range of positive values that may be logarithms: of a contrast that solvers bear."""
 
 _CONTRAST = 8.0
 """Where the search for the contrast of two materials begins: both ways round."""
@@ -73,13 +76,27 @@ def encodings_of(u: Tensor, name: str) -> tuple[Encoding, ...]:
     """
     if (u > 0).all():
         return (AS_IT_IS,)
-    values = u.unique()
-    if len(values) == 2:
-        low, high = map(float, values)
-        return (Labels(low, high, _CONTRAST), Labels(low, high, 1 / _CONTRAST))
+    if labels := _labels(u):
+        return labels
     if float(u.abs().max()) > _LARGE:
         raise ValueError(
             f"{name} has values that are not positive, from {float(u.min()):.3g} to {float(u.max()):.3g}, and too "
             "large for logarithms; give the field as it is in the equation, not standardised"
         )
     return (Logarithm(),)
+
+
+def other_encodings(u: Tensor) -> tuple[Encoding, ...]:
+    """What positive values can be that are not understood as they are."""
+    if not bool((u > 0).all()):
+        return ()
+    logarithm = (Logarithm(),) if float(u.max() - u.min()) < _LARGEST else ()
+    return _labels(u) or logarithm
+
+
+def _labels(u: Tensor) -> tuple[Encoding, ...]:
+    values = u.unique()
+    if len(values) != 2:
+        return ()
+    low, high = map(float, values)
+    return (Labels(low, high, _CONTRAST), Labels(low, high, 1 / _CONTRAST))

@@ -16,6 +16,7 @@ kind              what is wrong
 ``shift``         one field lies half a cell off
 ``noise``         single points of a field are noisy
 ``scheme``        what is left over is smooth: another scheme, grid or tolerance
+``samples``       some samples are wrong, while most are right
 ``unexplained``   the solutions have little or nothing to do with the inputs
 ``constants``     a standard deviation in use is not that of the data
 ================  ==========================================================================================
@@ -43,9 +44,6 @@ from physflow.grid import Grid
 from physflow.pde import Darcy, Equation
 
 __all__ = ["Fault", "of_constants", "of_coordinates", "of_pairing", "of_reading", "of_the_rest"]
-
-_NOTICED = 1e-4
-"""The error from which on what is left over is a fault."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,15 @@ def of_pairing(reading: Reading, order: tuple[int, ...] | None, samples: NDArray
     elif reading.error > LOST:
         yield Fault(
             "unexplained",
-            f"no reading explains the solutions, the best leaves {reading.error:.0%}: another equation or source, or "
-            "inputs and solutions that do not belong together",
+            f"no reading explains the solutions, the best leaves {reading.error:.0%}: another equation, constant or "
+            "source than are known here, or inputs and solutions that do not belong together",
         )
     elif bool(reading.lost.any()):
         first = int(reading.lost.nonzero()[0])
         yield Fault(
-            "pairing",
-            f"{int(reading.lost.sum())} of {len(samples)} solutions have little to do with their inputs, first in "
-            f"sample {samples[first]}, nor with those of other samples",
+            "samples",
+            f"{int(reading.lost.sum())} of {len(samples)} solutions are not those of their inputs, nor of others, "
+            f"while most are: first in sample {samples[first]}, with an error of {float(reading.errors[first]):.2g}",
         )
 
 
@@ -166,7 +164,7 @@ def of_coordinates(grid: Grid, spacing: bool) -> Iterator[Fault]:
 
 def of_the_rest(reading: Reading, u: Tensor, q: Tensor) -> Iterator[Fault]:
     """What the best reading leaves unexplained of pairs as stored; those that do not belong together are left out."""
-    if not _NOTICED / 10 < reading.error <= LOST or reading.shift is not None:
+    if not reading.noticed / 10 < reading.error <= LOST or reading.shift is not None:
         return
     good = ~reading.lost
     equation, u, q = reading.equation, reading.inputs(reading.encoding(u[good])), reading.solutions(q[good])
@@ -176,13 +174,13 @@ def of_the_rest(reading: Reading, u: Tensor, q: Tensor) -> Iterator[Fault]:
         rest = rest - rest.mean((1, 2), keepdim=True)
     size = float((rest.square().mean((1, 2)).sqrt() / s.std((1, 2))).median())
     solution, given = equation.solutions[0], equation.inputs[0]
-    if reading.error > _NOTICED and is_white(rest):
+    if reading.error > reading.noticed and is_white(rest):
         yield Fault("noise", f"{solution} has noise of single points, {size:.2%} of its standard deviation")
         return
     level = input_noise(equation, u, s + rest) if isinstance(equation, Darcy) else None
     if level is not None and level > 10 * EXACT:
         yield Fault("noise", f"{given} has noise of single points, about {level:.2%} of its value")
-    elif reading.error > _NOTICED:
+    elif reading.error > reading.noticed:
         yield Fault(
             "scheme",
             f"{solution} differs from the solution on this grid by {reading.error:.2%}, smoothly: it comes from "
@@ -199,6 +197,8 @@ def of_constants(ds: xr.Dataset, names: tuple[str, ...], std: Mapping[str, float
             raise ValueError(f"the standard deviation of {name} must be positive and finite, got {value}")
         field = ds[name].transpose(SAMPLE, ...).values.astype(np.float64)
         true, n = float(field.std()), field.shape[1]
+        if true == 0:
+            raise ValueError(f"{name} is constant: its standard deviation cannot be compared with {value:g}")
         ratio = value / true
         if abs(ratio - 1) < 0.05:
             continue

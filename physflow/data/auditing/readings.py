@@ -27,13 +27,16 @@ from physflow.data.auditing.orientations import AS_STORED, Orientation, orientat
 from physflow.data.auditing.shifts import HALVES, shifted
 from physflow.pde import Equation
 
-__all__ = ["EXACT", "LOST", "Reading", "again", "better", "explanations", "shifts", "with_contrast"]
+__all__ = ["EXACT", "LOST", "NOTICED", "Reading", "again", "better", "explanations", "shifts", "with_contrast"]
 
 EXACT = 1e-5
 """The error up to which stored fields are a solution: what rounding to float32 and a solver's tolerance leave."""
 
 LOST = 0.2
 """The error from which on a reading explains nothing."""
+
+NOTICED = 1e-4
+"""The error from which on what is left over is a fault, unless rounding is coarser."""
 
 _LIKE = 1.15
 """Errors within this factor are alike; of such readings the simplest is preferred."""
@@ -58,6 +61,7 @@ class Reading:
         offset: The constant b, in the stored unit.
         error: The error e.
         errors: That of each sample, shape (sample,).
+        rounding: The relative rounding of the stored type.
     """
 
     equation: Equation
@@ -71,11 +75,17 @@ class Reading:
     offset: float = 0.0
     error: float = 1.0
     errors: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0), compare=False)
+    rounding: float = 0.0
+
+    @property
+    def noticed(self) -> float:
+        """The error from which on what is left over is a fault."""
+        return max(NOTICED, 2 * self.rounding)
 
     @property
     def lost(self) -> Tensor:
         """Which samples it does not explain, shape (sample,): those that are far worse than most."""
-        return self.errors > max(LOST, 4 * self.error if self.error < LOST else 0.0)
+        return self.errors > (LOST if self.error > LOST else max(self.noticed, 10 * self.error))
 
     @property
     def departures(self) -> float:
@@ -132,7 +142,10 @@ def shifts(reading: Reading) -> list[Reading]:
 
 
 def with_contrast(reading: Reading, u: Tensor, q: Tensor) -> Reading:
-    """A reading with the contrast of two materials that explains pairs as stored best, where they are labels."""
+    """A reading with the contrast of two materials that explains pairs as stored best, where they are labels.
+
+    Of two that explain as much it takes the one with fewer digits.
+    """
     encoding = reading.encoding
     if not isinstance(encoding, Labels):
         return reading
@@ -143,9 +156,11 @@ def with_contrast(reading: Reading, u: Tensor, q: Tensor) -> Reading:
 
     bounds = (0.1, 7.0) if encoding.contrast > 1 else (-7.0, -0.1)
     found = scipy.optimize.minimize_scalar(
-        lambda x: read(x).error, bounds=bounds, method="bounded", options={"xatol": 0.02}
+        lambda x: read(x).error, bounds=bounds, method="bounded", options={"xatol": 1e-7}
     )
-    return read(float(found.x))
+    best = read(float(found.x))
+    rounded = (read(math.log(float(f"{math.exp(found.x):.{digits}g}"))) for digits in (1, 2, 3))
+    return next((reading for reading in rounded if reading.error <= max(1.02 * best.error, EXACT)), best)
 
 
 def better(readings: Iterable[Reading]) -> list[Reading]:
@@ -180,15 +195,15 @@ def _explained(reading: Reading, s: Tensor, q: Tensor) -> Reading:
     # A constant is explained by any factor that is small enough, and that is no explanation.
     errors = torch.where(size > 0, (q - scale * s - offset).norm(dim=1) / size.clamp_min(1e-300), 1.0)
     error, factor = float(errors.median()), float(scale) or 1.0
-    factor = math.copysign(1.0, factor) if abs(abs(factor) - 1) < max(_SAME, error) else factor
+    factor = math.copysign(1.0, factor) if abs(abs(factor) - 1) < max(_SAME, error, reading.rounding) else factor
     constant = float(shown) if shown.abs() > max(2e-3, error) * spread else 0.0
     return dataclasses.replace(reading, scale=factor, offset=constant, error=error, errors=errors)
 
 
 def _distinct(equation: Equation, ways: tuple[Orientation, ...]) -> tuple[Orientation, ...]:
     """The ways round of the inputs that are not those of inputs and solutions together."""
-    source = getattr(equation, "source_term", None)
-    if source is None or all(torch.equal(way(source), source) for way in ways):
-        # Turning both fields changes nothing.
-        return (AS_STORED,)
-    return ways
+    source, (hx, hy) = getattr(equation, "source_term", None), equation.grid.spacing
+    if source is not None and not all(torch.equal(way(source), source) for way in ways):
+        return ways
+    # Turning both fields changes nothing, but on cells that are not square.
+    return (AS_STORED,) if math.isclose(hx, hy, rel_tol=1e-6) else tuple(w for w in ways if not w.along_x | w.along_y)

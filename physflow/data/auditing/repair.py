@@ -10,7 +10,7 @@ import xarray as xr
 from physflow.data.auditing.auditor import Audit
 from physflow.data.auditing.candidates import family_of
 from physflow.data.auditing.pairing import belong, partners
-from physflow.fields import content_fingerprint, to_dataset, to_tensor
+from physflow.fields import SAMPLE, content_fingerprint, to_dataset, to_tensor
 
 __all__ = ["repair"]
 
@@ -62,6 +62,8 @@ def repair(ds: xr.Dataset, audit: Audit, solve: bool = False) -> xr.Dataset:
                 stacklevel=2,
             )
         u = u[near]
+    else:
+        near = torch.ones(len(u), dtype=torch.bool)
     u = reading.inputs(reading.encoding(u))
     if solve:
         q = torch.cat([equation.solve(piece) for piece in u.split(_PIECE)])
@@ -70,6 +72,12 @@ def repair(ds: xr.Dataset, audit: Audit, solve: bool = False) -> xr.Dataset:
     dtype = torch.float64 if ds[family.solutions[0]].dtype == "float64" else torch.float32
     attrs = {**ds.attrs, **equation.attributes()}
     found = to_dataset(torch.stack([u, q], 1).to(dtype), family.fields, equation.grid, attrs)
+    if attrs.get("source") == "custom":
+        found["source"] = (equation.grid.axes, getattr(equation, "source_term").numpy())  # noqa: B009
+    # What there is to say of single samples goes with them.
+    beside = {name: v for name, v in ds.variables.items() if v.dims == (SAMPLE,)}
+    kept = ds[list(beside)].isel({SAMPLE: near.numpy()}) if beside else xr.Dataset()
+    found = found.assign({name: kept[name] for name in kept.data_vars}).assign_coords(kept.coords)
     return found.assign_attrs(repaired=", ".join(undone), fingerprint=content_fingerprint(found))
 
 
