@@ -197,7 +197,8 @@ def _shuffled(
             keeps = (own <= 2 * angles + 1e-6) | (angles > LOST)
             where, angles = torch.where(keeps, torch.from_numpy(numbers), where), torch.where(keeps, own, angles)
             found.append((angles, where, dataclasses.replace(reading, solutions=way, shift=None)))
-    angles, where, reading = min(found, key=lambda item: (float(item[0].median()), item[2].departures))
+    # Below that angles are rounding: of readings that say the same, the simplest.
+    angles, where, reading = min(found, key=lambda item: (max(float(item[0].median()), 1e-6), item[2].departures))
     changed = where != torch.from_numpy(numbers)
     if not changed.any() or angles.median() > LOST:
         return None
