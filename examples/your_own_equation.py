@@ -26,8 +26,8 @@ class AllenCahn(Semilinear):
 
     fields = solutions = ("phase",)
 
-    def __init__(self, grid: Grid, width: float = 0.05, steps: int = 10) -> None:
-        super().__init__(grid, steps)
+    def __init__(self, grid: Grid, width: float = 0.05, substeps: int = 10) -> None:
+        super().__init__(grid, substeps)
         self.width = width
 
     def linear(self) -> tuple[Tensor, ...]:
@@ -40,7 +40,7 @@ class AllenCahn(Semilinear):
 
     def attributes(self) -> dict[str, str | float]:
         """What rebuilds the equation from a file."""
-        return {"equation": "AllenCahn", "width": self.width, "steps": self.steps}
+        return {"equation": "AllenCahn", "width": self.width, "substeps": self.substeps}
 
 
 if __name__ == "__main__":

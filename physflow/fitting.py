@@ -42,7 +42,7 @@ from physflow.generative import (
     train,
 )
 from physflow.model import Model
-from physflow.pde import Equation, Symmetry, check_device, from_dataset, identity
+from physflow.pde import Equation, Symmetry, attributes_of, check_device, from_dataset, identity
 from physflow.stages import STAGES, Stages, identity_of
 
 __all__ = ["train_model", "with_prior"]
@@ -100,7 +100,7 @@ def train_model(
         equation = from_dataset(ds) if "equation" in ds.attrs else None
         names = tuple(fields or (equation.fields if equation else field_names(ds)))
         attrs = {key: ds.attrs[key] for key in ("centering",) if key in ds.attrs}
-        attrs |= equation.attributes() if equation else {}
+        attrs |= attributes_of(equation) if equation else {}
         if equation is not None and set(names) == set(equation.fields):
             names = equation.fields
         elif equation is not None:

@@ -24,8 +24,8 @@ SMALL = {
     "poisson": {"resolution": 16},
     "heat": {"resolution": (8, 12), "extent": (1.0, 1.5), "instants": 4},
     "burgers": {"resolution": 32, "instants": 5, "viscosity": 0.03},
-    "gray-scott": {"resolution": 16, "extent": (0.6, 0.6), "instants": 3, "duration": 200.0, "steps": 50},
-    "navier-stokes": {"resolution": 16, "instants": 3, "duration": 0.5, "viscosity": 0.05, "waves": 2, "steps": 10},
+    "gray-scott": {"resolution": 16, "extent": (0.6, 0.6), "instants": 3, "duration": 200.0, "substeps": 50},
+    "navier-stokes": {"resolution": 16, "instants": 3, "duration": 0.5, "viscosity": 0.05, "waves": 2, "substeps": 10},
 }
 KINDS = [
     *SMALL.items(),
@@ -141,7 +141,7 @@ def test_gray_scott_begins_at_rest_but_for_spots():
 
 def test_a_scheme_that_diverges_is_said(tmp_path):
     with pytest.raises(FloatingPointError, match=r"in samples 0 to \d+ of the set: .*take smaller steps"):
-        made("burgers", 4, resolution=64, instants=3, std=30.0, viscosity=0.001, steps=1, duration=4.0)
+        made("burgers", 4, resolution=64, instants=3, std=30.0, viscosity=0.001, substeps=1, duration=4.0)
 
 
 def test_blocks_are_smaller_for_long_trajectories():
@@ -160,8 +160,8 @@ class Decay(physflow.pde.Semilinear):
 
     fields = solutions = ("u",)
 
-    def __init__(self, grid, c=0.5, steps=4):
-        super().__init__(grid, steps)
+    def __init__(self, grid, c=0.5, substeps=4):
+        super().__init__(grid, substeps)
         self.c = c
 
     def linear(self):
@@ -171,7 +171,7 @@ class Decay(physflow.pde.Semilinear):
         return (-self.c * self.to_waves(self.to_points(spectra[0]) ** 3),)
 
     def attributes(self):
-        return {"equation": "Decay", "c": self.c, "steps": self.steps}
+        return {"equation": "Decay", "c": self.c, "substeps": self.substeps}
 
 
 def problem(std=1.0):
@@ -219,6 +219,22 @@ def test_attributes_that_say_other_things():
     equation = Named(Grid((4, 16), axes=("t", "x")))
     with pytest.raises(ValueError, match=r"attributes\(\) of Named has \['seed'\], which say other things"):
         physflow.data.generate(physflow.data.Problem(equation, FourierSeries(equation.grid.space)), 2)
+
+
+def test_attributes_that_samples_of_a_model_would_lose(tmp_path):
+    class Stepped(Decay):
+        def __init__(self, grid, steps=4):
+            super().__init__(grid)
+            self.steps = steps
+
+        def attributes(self):
+            return {"equation": "Stepped", "steps": self.steps}
+
+    ds = physflow.data.generate(problem(), 12)
+    ds.attrs.update(equation="Stepped", steps=3)
+    ds.to_netcdf(tmp_path / "stepped.nc")
+    with pytest.raises(ValueError, match=r"attributes\(\) of Stepped has \['steps'\], which say other things"):
+        physflow.fitting.train_model(tmp_path / "stepped.nc", tmp_path / "model")
 
 
 def test_numbers_of_numpy_are_numbers():
@@ -284,7 +300,7 @@ def test_settings_of_another_equation(settings, message):
         (HeatConfig, {"instants": 1}, "instants must be a whole number of at least 2"),
         (HeatConfig, {"diffusivity": 0.0}, "diffusivity must be positive"),
         (BurgersConfig, {"resolution": (8, 8)}, "resolution must be a whole number"),
-        (BurgersConfig, {"steps": 0}, "steps must be a whole number of at least 1"),
+        (BurgersConfig, {"substeps": 0}, "substeps must be a whole number of at least 1"),
         (SETS["navier-stokes"], {"drag": -1.0}, "drag must not be negative"),
     ],
 )
@@ -309,7 +325,7 @@ def test_the_command_generates_any_equation(tmp_path, capsys):
     with physflow.data.files.open(tmp_path / "a.nc") as ds:
         xr.testing.assert_equal(ds, made("burgers", 3, resolution=32, instants=4, viscosity=0.03))
     assert code_of("validate", tmp_path / "a.nc") == 0
-    assert "Burgers, viscosity 0.03, steps 10" in capsys.readouterr().out
+    assert "Burgers, viscosity 0.03, substeps 10" in capsys.readouterr().out
     assert code_of("score", tmp_path / "a.nc", "--anchors") == 0
     assert "nothing moves" in capsys.readouterr().out
 
@@ -358,3 +374,6 @@ def test_a_whole_experiment(name, tmp_path):
     model = physflow.load(tmp_path / "run" / "model")
     again = model.sample(3, seed=0, steps=2, correction="complete")
     assert (again["solution_error"] < 1e-6).all()
+    # What samples say of their making leaves the equation's settings alone.
+    assert physflow.pde.from_dataset(again).attributes() == model.equation.attributes()
+    xr.testing.assert_equal(physflow.pde.score(again), again[list(physflow.pde.score(again))])

@@ -19,12 +19,12 @@ EQUATIONS = {
     "heat 1d": Heat(grid(5, 9)),
     "heat 2d, walls": Heat(grid(4, 6, 5), boundary="neumann"),
     "heat 3d, cold": Heat(grid(3, 4, 3, 5), boundary="dirichlet"),
-    "Burgers": Burgers(grid(6, 32), viscosity=0.05, steps=4),
-    "Burgers, odd": Burgers(grid(6, 31), viscosity=0.05, steps=4),
-    "Gray-Scott": GrayScott(grid(4, 16, 12, T=20.0), steps=4),
-    "Gray-Scott 1d": GrayScott(grid(3, 15, T=20.0), steps=4),
-    "Navier-Stokes": NavierStokes(grid(4, 16, 16, side=2 * math.pi), viscosity=0.05, waves=2, steps=4),
-    "Navier-Stokes, oblong": NavierStokes(grid(4, 12, 15, side=2 * math.pi), viscosity=0.05, waves=2, steps=4),
+    "Burgers": Burgers(grid(6, 32), viscosity=0.05, substeps=4),
+    "Burgers, odd": Burgers(grid(6, 31), viscosity=0.05, substeps=4),
+    "Gray-Scott": GrayScott(grid(4, 16, 12, T=20.0), substeps=4),
+    "Gray-Scott 1d": GrayScott(grid(3, 15, T=20.0), substeps=4),
+    "Navier-Stokes": NavierStokes(grid(4, 16, 16, side=2 * math.pi), viscosity=0.05, waves=2, substeps=4),
+    "Navier-Stokes, oblong": NavierStokes(grid(4, 12, 15, side=2 * math.pi), viscosity=0.05, waves=2, substeps=4),
 }
 
 
@@ -95,8 +95,8 @@ class TestAllEquations:
         nt, *space = equation.grid.shape
         fine = Grid((2 * nt - 1, *space), equation.grid.bounds, axes=equation.grid.axes)
         settings = {k: v for k, v in equation.attributes().items() if k != "equation"}
-        if "steps" in settings:
-            settings["steps"] //= 2
+        if "substeps" in settings:
+            settings["substeps"] //= 2
         initial = smooth(equation)
         for a, b in zip(solved(equation, *initial), solved(type(equation)(fine, **settings), *initial), strict=True):
             torch.testing.assert_close(b[:, ::2], a, rtol=1e-10, atol=1e-12)
@@ -174,7 +174,7 @@ def hopf(x, t, viscosity):
 
 def test_burgers_is_of_fourth_order_to_the_solution_of_cole_and_hopf():
     def error(steps):
-        equation = Burgers(grid(5, 128), viscosity=0.05, steps=steps)
+        equation = Burgers(grid(5, 128), viscosity=0.05, substeps=steps)
         t, x = equation.grid.coordinates()
         exact = torch.from_numpy(hopf(x, t[:, None], 0.05))[None]
         return float((solved(equation, exact[:, 0])[0] - exact).abs().max())
@@ -192,7 +192,7 @@ def test_burgers_keeps_its_mean_and_loses_energy():
 
 
 def test_a_uniform_mixture_reacts_as_its_ordinary_equation():
-    equation = GrayScott(grid(3, 6, T=40.0), feed=0.03, kill=0.055, steps=80)
+    equation = GrayScott(grid(3, 6, T=40.0), feed=0.03, kill=0.055, substeps=80)
 
     def rates(t, s):
         u, v = s
@@ -208,9 +208,9 @@ def test_a_uniform_mixture_reacts_as_its_ordinary_equation():
 def test_fourth_order(name, steps):
     """Against eight times as many steps."""
     if name == "Gray-Scott":
-        make = lambda steps: GrayScott(grid(2, 32, T=60.0, side=0.5), steps=steps)  # noqa: E731
+        make = lambda steps: GrayScott(grid(2, 32, T=60.0, side=0.5), substeps=steps)  # noqa: E731
     else:
-        make = lambda steps: NavierStokes(grid(2, 32, 32, T=1.0, side=2 * math.pi), viscosity=0.02, steps=steps)  # noqa: E731
+        make = lambda steps: NavierStokes(grid(2, 32, 32, T=1.0, side=2 * math.pi), viscosity=0.02, substeps=steps)  # noqa: E731
     initial = smooth(make(1))
     exact = solved(make(8 * steps), *initial)[0][:, -1]
     slope, errors = order(
@@ -221,7 +221,7 @@ def test_fourth_order(name, steps):
 
 def test_a_vortex_of_taylor_and_green_decays_at_its_rate():
     """Transport cancels: the vorticity of one pair of waves keeps its form."""
-    equation = NavierStokes(grid(4, 16, 16, side=2 * math.pi), viscosity=0.1, forcing=0.0, drag=0.3, steps=3)
+    equation = NavierStokes(grid(4, 16, 16, side=2 * math.pi), viscosity=0.1, forcing=0.0, drag=0.3, substeps=3)
     x, y = equation.grid.space.mesh()
     w = torch.from_numpy(2 * np.cos(x) * np.cos(y))[None]
     (found,) = solved(equation, w)
@@ -252,7 +252,9 @@ def test_the_flow_has_no_divergence_and_the_right_curl():
 
 def test_transport_keeps_energy_and_enstrophy():
     """Without friction and force; the cut-off keeps both, up to the steps in time."""
-    equation = NavierStokes(grid(2, 32, 32, T=0.5, side=2 * math.pi), viscosity=1e-12, forcing=0.0, drag=0.0, steps=40)
+    equation = NavierStokes(
+        grid(2, 32, 32, T=0.5, side=2 * math.pi), viscosity=1e-12, forcing=0.0, drag=0.0, substeps=40
+    )
     (w,) = smooth(equation, batch=1)
     (found,) = solved(equation, w)
     for measure in (lambda w: w.square().sum(), lambda w: sum(v.square().sum() for v in equation.velocity(w))):
@@ -266,7 +268,7 @@ def test_transport_keeps_energy_and_enstrophy():
         (lambda: Heat(grid(3, 4), boundary="periodc"), "unknown boundary 'periodc'; did you mean 'periodic'"),
         (lambda: Burgers(grid(3, 4), -1.0), "the viscosity must be positive and finite, got -1.0"),
         (lambda: Burgers(grid(3, 4, 4)), r"needs a grid of time and one axis of space, got the axes \('t', 'x', 'y'\)"),
-        (lambda: Burgers(grid(3, 4), steps=0), "steps must be a whole number of at least 1, got 0"),
+        (lambda: Burgers(grid(3, 4), substeps=0), "substeps must be a whole number of at least 1, got 0"),
         (lambda: GrayScott(grid(3, 4), kill=math.inf), "kill must be positive and finite, got inf"),
         (lambda: NavierStokes(grid(3, 8)), "needs a grid of time and two axes of space"),
         (lambda: NavierStokes(grid(3, 8, 8), drag=-1.0), "drag must be finite and not negative, got -1.0"),
@@ -279,7 +281,7 @@ def test_what_makes_no_equation(make, message):
 
 
 def test_a_scheme_that_diverges_says_when():
-    equation = Burgers(grid(6, 64), viscosity=1e-4, steps=1)
+    equation = Burgers(grid(6, 64), viscosity=1e-4, substeps=1)
     with pytest.raises(FloatingPointError, match=r"Burgers diverges before t = 0\.\d: take smaller steps"):
         equation.solve(1e3 * smooth(equation)[0])
 

@@ -23,8 +23,12 @@ from physflow.cli.parser import Parser
 __all__ = ["COMMANDS", "Command", "Parser", "main", "make_parser"]
 
 
-def make_parser() -> Parser:
-    """The parser of `physflow` and of all its commands."""
+def make_parser(words: Sequence[str] = ()) -> Parser:
+    """The parser of `physflow` and of all its commands.
+
+    Arguments:
+        words: What it is to parse; the help of `physflow generate` is that of the equation that is named there.
+    """
     parser = Parser(
         prog="physflow",
         version=__version__,
@@ -41,6 +45,7 @@ def make_parser() -> Parser:
         subparser = Parser(usage=usage, description=summary, **({"print_config": None} if own else {}))
         if name != "run":  # The experiment is its configuration.
             subparser.add_argument("--config", action="config", help="a YAML file of the options below")
+        subparser.words = words
         command.add_options(subparser)
         debug = "show the traceback of an error (or set PHYSFLOW_DEBUG=1)"
         subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
@@ -57,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     words = sys.argv[1:] if arguments is None else arguments
     words = [re.sub(r"^(--[\w.]+=)?[Nn]one$", r"\1null", word) for word in words]
-    parser = make_parser()
+    parser = make_parser(words)
     if not words:
         parser.print_help(sys.stderr)
         raise SystemExit(2)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def _generate_options(parser: Parser) -> None:
     out = "the file to write, ending in .nc; any other name is a folder of shards, which the same command resumes"
     parser.add_argument("--out", type=str | None, help=out)
     names = "{" + ",".join(SETS) + "}"
-    equation = "what the fields solve; with --print_config its settings are listed with their defaults"
+    equation = "what the fields solve; with --help its settings are listed below, with [their defaults]"
     parser.add_argument("--equation", type=str, default="darcy", metavar=names, help=equation)
     parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 uses threads in this one")
     parser.add_argument("--dask", type=str | None, metavar="ADDRESS", help="use the workers of this dask scheduler")
@@ -70,9 +71,17 @@ def _generate_options(parser: Parser) -> None:
     parser.add_argument("--device", type=str, default="cpu", help="where the solver runs, such as cpu or cuda")
     parser.add_argument("--overwrite", action="store_true", help="replace the file, or the set in the folder")
     parser.add_argument("--print_config", action="store_true", help="print all settings as YAML and exit")
-    for settings in SETS.values():
-        # What is not given is the default of the equation.
-        parser.add_settings(settings, defaults=False)
+    # What is not given is the default of the equation, which can be named in a file as well: all are options.
+    asked = _equation_asked(parser.words)
+    for name in sorted(SETS, key=lambda name: name != asked):
+        parser.add_settings(SETS[name], defaults=False, told=True, hidden=name != asked)
+
+
+def _equation_asked(words: Sequence[str]) -> str:
+    """The equation on a command line, or the first."""
+    pairs = [word.removeprefix("--equation=") for word in words if word.startswith("--equation=")]
+    pairs += [value for word, value in itertools.pairwise(words) if word == "--equation"]
+    return next((name for name in pairs if name in SETS), next(iter(SETS)))
 
 
 def _generate(options: Options) -> int:

@@ -12,6 +12,7 @@ import dataclasses
 import inspect
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -26,20 +27,26 @@ class Parser(ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
+        self.words: Sequence[str] = ()
+        """What is to be parsed, for options that depend on others."""
         self.types: dict[str, str] = {}
         self.commands: dict[str, Parser] = {}
 
-    def add_settings(self, cls: type, prefix: str = "", defaults: bool = True) -> None:
+    def add_settings(
+        self, cls: type, prefix: str = "", defaults: bool = True, *, told: bool = False, hidden: bool = False
+    ) -> None:
         """Add one option per field of the dataclass `cls`.
 
         Arguments:
             cls: The dataclass; a field that is itself a dataclass becomes a group with its name as prefix.
             prefix: What comes before the names, such as ``"model."``.
             defaults: Whether an option that is not given takes the dataclass's default, or is left out.
+            told: Whether the help tells the dataclass's defaults all the same.
+            hidden: Whether the help leaves the options out.
         """
         hints, descriptions = typing.get_type_hints(cls), _descriptions(cls)
         summary = (inspect.getdoc(cls) or "").split("\n")[0]
-        group = self.add_argument_group(prefix.removesuffix(".") or "settings", summary)
+        group = self if hidden else self.add_argument_group(prefix.removesuffix(".") or "settings", summary)
         for f in dataclasses.fields(cls):
             name, hint, metavar = f"{prefix}{f.name}", hints[f.name], None
             if f"--{name}" in self._option_string_actions:
@@ -66,7 +73,9 @@ class Parser(ArgumentParser):
                 hint = list[str] | str
             self.types[name] = _type_name(hint)
             default: Any = f.default if defaults else argparse.SUPPRESS
-            group.add_argument(f"--{name}", type=hint, default=default, help=descriptions[f.name], metavar=metavar)
+            words = descriptions[f.name] + (f" [{_plain(f.default)}]" if told else "")
+            words = argparse.SUPPRESS if hidden else words
+            group.add_argument(f"--{name}", type=hint, default=default, help=words, metavar=metavar)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong, and the likely fix, and exit with 2."""
@@ -126,6 +135,12 @@ def _descriptions(cls: type) -> dict[str, str]:
     section = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2]
     pairs = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return {name: re.sub(r"\s+", " ", text).rstrip(".") for name, text in pairs}
+
+
+def _plain(value: Any) -> str:
+    """A default, as it is written on the command line."""
+    words = "null" if value is None else str(value)
+    return words.strip("()").replace(" ", "") if isinstance(value, tuple) else words
 
 
 def _type_name(hint: Any) -> str:

@@ -31,7 +31,8 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     """
     if not isinstance(values, dict):
         raise ValueError(f"expected settings for {where or cls.__name__} as a mapping, got {values!r}")
-    hints = typing.get_type_hints(cls)
+    kinds = typing.get_type_hints(cls)
+    hints = {f.name: kinds[f.name] for f in dataclasses.fields(typing.cast(Any, cls))}
     arguments = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else str(key)

@@ -23,7 +23,7 @@ __all__ = [
 Walls = Literal["dirichlet", "neumann", "periodic"]
 Resolution = int | tuple[int, int]
 
-_LEAST = {"samples": 0, "seed": 0, "resolution": 4, "instants": 2, "steps": 1, "waves": 1, "spots": 1}
+_LEAST = {"samples": 0, "seed": 0, "resolution": 4, "instants": 2, "substeps": 1, "waves": 1, "spots": 1}
 """The least that whole numbers may be."""
 
 _POSITIVE = (
@@ -172,7 +172,7 @@ class BurgersConfig(SetConfig):
         instants: Number of stored instants.
         duration: Time from the first to the last.
         viscosity: The viscosity; fronts are about 2 viscosity / std wide, and need two points of the grid.
-        steps: Steps of the scheme between stored instants.
+        substeps: Steps of the scheme between stored instants.
         std: Standard deviation of the velocity at the first instant.
         alpha: Exponent of its spectrum; larger is smoother.
         tau: Inverse length of its spectrum; larger is shorter.
@@ -186,7 +186,7 @@ class BurgersConfig(SetConfig):
     instants: int = 65
     duration: float = 1.0
     viscosity: float = 0.01
-    steps: int = 10
+    substeps: int = 10
     std: float = 0.5
     alpha: float = 2.0
     tau: float = 5.0
@@ -224,7 +224,7 @@ class GrayScottConfig(SetConfig):
         kill: The rate k; the activator is removed at F + k.
         diffusivity_u: Diffusivity of the substrate.
         diffusivity_v: Diffusivity of the activator.
-        steps: Steps of the scheme between stored instants.
+        substeps: Steps of the scheme between stored instants.
         spots: Number of spots of activator at the first instant, in random places.
     """
 
@@ -239,7 +239,7 @@ class GrayScottConfig(SetConfig):
     kill: float = 0.06
     diffusivity_u: float = 2e-5
     diffusivity_v: float = 1e-5
-    steps: int = 100
+    substeps: int = 100
     spots: int = 8
 
 
@@ -260,7 +260,7 @@ class NavierStokesConfig(SetConfig):
         forcing: Amplitude of Kolmogorov's forcing; 0 is none.
         waves: Its waves in the height of the box.
         drag: The drag on all eddies.
-        steps: Steps of the scheme between stored instants.
+        substeps: Steps of the scheme between stored instants.
         std: Standard deviation of the vorticity at the first instant.
         alpha: Exponent of its spectrum; larger is smoother.
         tau: Inverse length of its spectrum; larger is shorter.
@@ -277,7 +277,7 @@ class NavierStokesConfig(SetConfig):
     forcing: float = 1.0
     waves: int = 4
     drag: float = 0.1
-    steps: int = 20
+    substeps: int = 20
     std: float = 2.0
     alpha: float = 3.0
     tau: float = 3.0

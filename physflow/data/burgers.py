@@ -27,7 +27,7 @@ def generate(
     instants: int = 65,
     duration: float = 1.0,
     viscosity: float = 0.01,
-    steps: int = 10,
+    substeps: int = 10,
     std: float = 0.5,
     alpha: float = 2.0,
     tau: float = 5.0,
@@ -44,7 +44,7 @@ def generate(
         instants: The number of stored instants, of which the first is given.
         duration: The time from the first to the last.
         viscosity: The viscosity :math:`\nu`.
-        steps: The steps of the scheme between stored instants.
+        substeps: The steps of the scheme between stored instants.
         std: The standard deviation :math:`\sigma` of the velocity at the first instant.
         alpha: The exponent :math:`\alpha` of its spectrum (`physflow.data.fourier.FourierSeries`).
         tau: The inverse length :math:`\tau` of its spectrum.
@@ -59,7 +59,7 @@ def generate(
         ValueError: If a setting is unknown or out of range.
         FileExistsError: If `out` exists and `overwrite` is not set, or the folder holds another set.
         RuntimeError: If a worker process dies.
-        FloatingPointError: If the scheme diverges: take more steps.
+        FloatingPointError: If the scheme diverges: take more substeps.
     """
     config = BurgersConfig(
         samples=samples,
@@ -68,7 +68,7 @@ def generate(
         instants=instants,
         duration=duration,
         viscosity=viscosity,
-        steps=steps,
+        substeps=substeps,
         std=std,
         alpha=alpha,
         tau=tau,
@@ -81,6 +81,6 @@ def generate(
 @lru_cache(maxsize=4)
 def problem_of(config: BurgersConfig) -> Problem:
     """The equation and the law of settings."""
-    equation = Burgers(evolution_grid(config), config.viscosity, config.steps)
+    equation = Burgers(evolution_grid(config), config.viscosity, config.substeps)
     law = FourierSeries(equation.grid.space, config.std, config.alpha, config.tau, instants=config.instants)
     return Problem(equation, law)

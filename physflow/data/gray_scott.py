@@ -32,7 +32,7 @@ def generate(
     kill: float = 0.06,
     diffusivity_u: float = 2e-5,
     diffusivity_v: float = 1e-5,
-    steps: int = 100,
+    substeps: int = 100,
     spots: int = 8,
     seed: int = 0,
     dtype: Literal["float32", "float64"] = "float32",
@@ -50,7 +50,7 @@ def generate(
         kill: The rate k.
         diffusivity_u: The number :math:`D_u`.
         diffusivity_v: The number :math:`D_v`.
-        steps: The steps of the scheme between stored instants.
+        substeps: The steps of the scheme between stored instants.
         spots: The number of spots.
         seed: The seed: sample i depends on (seed, i) alone.
         dtype: The stored type, ``"float32"`` or ``"float64"``; computed in float64 always.
@@ -63,7 +63,7 @@ def generate(
         ValueError: If a setting is unknown or out of range.
         FileExistsError: If `out` exists and `overwrite` is not set, or the folder holds another set.
         RuntimeError: If a worker process dies.
-        FloatingPointError: If the scheme diverges: take more steps.
+        FloatingPointError: If the scheme diverges: take more substeps.
     """
     config = GrayScottConfig(
         samples=samples,
@@ -75,7 +75,7 @@ def generate(
         kill=kill,
         diffusivity_u=diffusivity_u,
         diffusivity_v=diffusivity_v,
-        steps=steps,
+        substeps=substeps,
         spots=spots,
         seed=seed,
         dtype=dtype,
@@ -86,7 +86,7 @@ def generate(
 @lru_cache(maxsize=4)
 def problem_of(config: GrayScottConfig) -> Problem:
     """The equation and the law of settings."""
-    names = ("feed", "kill", "diffusivity_u", "diffusivity_v", "steps")
+    names = ("feed", "kill", "diffusivity_u", "diffusivity_v", "substeps")
     equation = GrayScott(evolution_grid(config), **{name: getattr(config, name) for name in names})
     return Problem(equation, Spots(equation.grid.space, config.spots, config.instants), _at_rest_but_for)
 

@@ -31,7 +31,7 @@ def generate(
     forcing: float = 1.0,
     waves: int = 4,
     drag: float = 0.1,
-    steps: int = 20,
+    substeps: int = 20,
     std: float = 2.0,
     alpha: float = 3.0,
     tau: float = 3.0,
@@ -51,7 +51,7 @@ def generate(
         forcing: The amplitude of the forcing; 0 is none.
         waves: Its waves in the height of the box.
         drag: The drag :math:`\alpha` on all eddies.
-        steps: The steps of the scheme between stored instants.
+        substeps: The steps of the scheme between stored instants.
         std: The standard deviation :math:`\sigma` of the vorticity at the first instant.
         alpha: The exponent :math:`\alpha` of its spectrum (`physflow.data.fourier.FourierSeries`).
         tau: The inverse length :math:`\tau` of its spectrum.
@@ -66,7 +66,7 @@ def generate(
         ValueError: If a setting is unknown or out of range.
         FileExistsError: If `out` exists and `overwrite` is not set, or the folder holds another set.
         RuntimeError: If a worker process dies.
-        FloatingPointError: If the scheme diverges: take more steps.
+        FloatingPointError: If the scheme diverges: take more substeps.
     """
     config = NavierStokesConfig(
         samples=samples,
@@ -78,7 +78,7 @@ def generate(
         forcing=forcing,
         waves=waves,
         drag=drag,
-        steps=steps,
+        substeps=substeps,
         std=std,
         alpha=alpha,
         tau=tau,
@@ -91,7 +91,7 @@ def generate(
 @lru_cache(maxsize=4)
 def problem_of(config: NavierStokesConfig) -> Problem:
     """The equation and the law of settings."""
-    names = ("viscosity", "forcing", "waves", "drag", "steps")
+    names = ("viscosity", "forcing", "waves", "drag", "substeps")
     equation = NavierStokes(evolution_grid(config), **{name: getattr(config, name) for name in names})
     law = FourierSeries(equation.grid.space, config.std, config.alpha, config.tau, instants=config.instants)
     return Problem(equation, law)

@@ -101,7 +101,7 @@ def produce(
         stack.enter_context(_one_thread())
         if executor is None:
             executor = stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1))
-        bar = partial(tqdm, total=recipe.samples, desc="generate", unit="pair", disable=not progress)
+        bar = partial(tqdm, total=recipe.samples, desc="generate", unit="sample", disable=not progress)
         if out is None:
             return _into_memory(recipe, executor, bar)
         if folder is not None:

@@ -27,7 +27,7 @@ from physflow.data.random_fields import RandomField
 from physflow.data.recipes import Recipe
 from physflow.fields import to_dataset
 from physflow.grid import AXIS_NAMES, TIME, Grid
-from physflow.pde import Equation, check_device
+from physflow.pde import Equation, attributes_of, check_device
 
 __all__ = ["How", "Problem", "as_given", "evolution_grid", "generate", "generate_solved"]
 
@@ -57,10 +57,6 @@ class Problem:
     equation: Equation
     law: RandomField
     given: Callable[[Tensor], tuple[Tensor, ...]] = as_given
-
-
-_TAKEN = {"samples", "seed", "dtype", "grid", "law", "fingerprint", "physflow_version", "format", "centering"}
-"""What attributes of an equation cannot be called."""
 
 
 class How(TypedDict, total=False):
@@ -138,13 +134,9 @@ def generate(
         FileExistsError: If the target exists and ``overwrite`` is not set, or the folder holds another set.
     """
     config, equation = SetConfig(samples, seed, dtype), problem.equation
-    if taken := sorted(_TAKEN & equation.attributes().keys()):
-        raise ValueError(
-            f"attributes() of {type(equation).__name__} has {taken}, which say other things in a file; rename"
-        )
     # A law has no settings that are known here: it is told by what it draws.
     drawn = [_told(u) for u in problem.given(torch.from_numpy(problem.law.draw(seed, 0, 1)).double())]
-    settings = {**to_dict(config), **equation.attributes(), "grid": to_dict(equation.grid), "law": drawn}
+    settings = {**to_dict(config), **attributes_of(equation), "grid": to_dict(equation.grid), "law": drawn}
     attrs = {"seed": seed, "fingerprint": fingerprint(settings)}
     return _produced(partial(_same, problem), attrs, settings, **how)
 

@@ -9,7 +9,7 @@ fields by it.
 from physflow.pde.burgers import Burgers
 from physflow.pde.darcy import Darcy
 from physflow.pde.darcy_nodes import DarcyNodes
-from physflow.pde.datasets import from_dataset
+from physflow.pde.datasets import attributes_of, from_dataset
 from physflow.pde.equation import Equation, Symmetry, check_device, identity
 from physflow.pde.evolution import Evolution
 from physflow.pde.gray_scott import GrayScott
@@ -31,6 +31,7 @@ __all__ = [
     "Poisson",
     "Semilinear",
     "Symmetry",
+    "attributes_of",
     "check_device",
     "from_dataset",
     "identity",

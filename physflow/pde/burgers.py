@@ -40,7 +40,7 @@ class Burgers(Semilinear):
     Arguments:
         grid: A grid of cells with the axes t and x.
         viscosity: The number :math:`\nu > 0`.
-        steps: The steps of the scheme between stored instants.
+        substeps: The steps of the scheme between stored instants.
 
     Raises:
         ValueError: If the grid has other axes than t and one of space, or the viscosity is not positive.
@@ -53,8 +53,8 @@ class Burgers(Semilinear):
     fields: ClassVar[tuple[str, ...]] = ("velocity",)
     solutions: ClassVar[tuple[str, ...]] = ("velocity",)
 
-    def __init__(self, grid: Grid, viscosity: float = 0.01, steps: int = 10) -> None:
-        super().__init__(grid, steps)
+    def __init__(self, grid: Grid, viscosity: float = 0.01, substeps: int = 10) -> None:
+        super().__init__(grid, substeps)
         if grid.ndim != 2:
             raise ValueError(f"Burgers needs a grid of time and one axis of space, got the axes {grid.axes}")
         if not 0 < viscosity < math.inf:
@@ -73,4 +73,4 @@ class Burgers(Semilinear):
 
     def attributes(self) -> dict[str, str | float]:
         """Plain values that rebuild the equation on its grid."""
-        return {"equation": "Burgers", "viscosity": self.viscosity, "steps": self.steps}
+        return {"equation": "Burgers", "viscosity": self.viscosity, "substeps": self.substeps}

@@ -18,7 +18,29 @@ from physflow.config import nearest
 from physflow.fields import grid_of
 from physflow.pde.equation import Equation
 
-__all__ = ["from_dataset"]
+__all__ = ["attributes_of", "from_dataset"]
+
+_TAKEN = {
+    *("samples", "dtype", "grid", "law", "fingerprint", "physflow_version", "format", "centering"),
+    # What samples of a model say.
+    *("seed", "trained_on", "solver", "steps", "evaluations", "correction", "latent", "mode", "prior"),
+}
+"""What attributes of an equation cannot be called."""
+
+
+def attributes_of(equation: Equation) -> dict[str, str | float]:
+    """The attributes of an equation, for those of the Datasets of its fields.
+
+    Raises:
+        ValueError: If one of them has a name that says another thing there.
+    """
+    attributes = equation.attributes()
+    if taken := sorted(_TAKEN & attributes.keys()):
+        raise ValueError(
+            f"attributes() of {type(equation).__name__} has {taken}, which say other things in a file; rename "
+            "(and the arguments of its class)"
+        )
+    return attributes
 
 
 def from_dataset(ds: xr.Dataset) -> Equation:

@@ -45,7 +45,7 @@ class GrayScott(Semilinear):
         kill: The rate k.
         diffusivity_u: The number :math:`D_u`.
         diffusivity_v: The number :math:`D_v`.
-        steps: The steps of the scheme between stored instants.
+        substeps: The steps of the scheme between stored instants.
 
     Raises:
         ValueError: If the grid is not of cells or has no time, or a number is not positive.
@@ -64,9 +64,9 @@ class GrayScott(Semilinear):
         kill: float = 0.06,
         diffusivity_u: float = 2e-5,
         diffusivity_v: float = 1e-5,
-        steps: int = 10,
+        substeps: int = 10,
     ) -> None:
-        super().__init__(grid, steps)
+        super().__init__(grid, substeps)
         self.feed, self.kill, self.diffusivity_u, self.diffusivity_v = feed, kill, diffusivity_u, diffusivity_v
         for name in ("feed", "kill", "diffusivity_u", "diffusivity_v"):
             if not 0 < getattr(self, name) < math.inf:
@@ -85,5 +85,5 @@ class GrayScott(Semilinear):
 
     def attributes(self) -> dict[str, str | float]:
         """Plain values that rebuild the equation on its grid."""
-        names = ("feed", "kill", "diffusivity_u", "diffusivity_v", "steps")
+        names = ("feed", "kill", "diffusivity_u", "diffusivity_v", "substeps")
         return {"equation": "GrayScott"} | {name: getattr(self, name) for name in names}

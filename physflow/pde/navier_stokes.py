@@ -50,7 +50,7 @@ class NavierStokes(Semilinear):
         forcing: The amplitude A.
         waves: The number m.
         drag: The number :math:`\alpha \ge 0`.
-        steps: The steps of the scheme between stored instants.
+        substeps: The steps of the scheme between stored instants.
 
     Raises:
         ValueError: If the grid has other axes than t and two of space, or a number is out of range.
@@ -69,9 +69,9 @@ class NavierStokes(Semilinear):
         forcing: float = 1.0,
         waves: int = 4,
         drag: float = 0.1,
-        steps: int = 10,
+        substeps: int = 10,
     ) -> None:
-        super().__init__(grid, steps)
+        super().__init__(grid, substeps)
         if grid.ndim != 3:
             raise ValueError(f"NavierStokes needs a grid of time and two axes of space, got the axes {grid.axes}")
         if not 0 < viscosity < math.inf:
@@ -116,7 +116,7 @@ class NavierStokes(Semilinear):
 
     def attributes(self) -> dict[str, str | float]:
         """Plain values that rebuild the equation on its grid."""
-        names = ("viscosity", "forcing", "waves", "drag", "steps")
+        names = ("viscosity", "forcing", "waves", "drag", "substeps")
         return {"equation": "NavierStokes"} | {name: getattr(self, name) for name in names}
 
     def _flow(self, w: Tensor) -> tuple[Tensor, Tensor]:

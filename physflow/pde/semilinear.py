@@ -52,7 +52,7 @@ class Semilinear(Evolution):
 
     Arguments:
         grid: A grid of cells with ``t`` as its first axis; the box repeats beyond its bounds.
-        steps: The steps of the scheme between stored instants.
+        substeps: The steps of the scheme between stored instants.
 
     Attributes:
         wavenumbers: The wavenumber k along each axis, shaped to be multiplied with spectra. The highest of an even
@@ -62,10 +62,10 @@ class Semilinear(Evolution):
             themselves, not as other waves (aliases), once all others are cut off.
     """
 
-    def __init__(self, grid: Grid, steps: int) -> None:
+    def __init__(self, grid: Grid, substeps: int) -> None:
         super().__init__(grid)
-        at_least(1, steps=steps)
-        self.steps, space = steps, grid.space
+        at_least(1, substeps=substeps)
+        self.substeps, space = substeps, grid.space
         waves, kept = [], np.ones((), bool)
         for k, h, n in zip(wavenumbers(space.shape, space.spacing), space.spacing, space.shape, strict=True):
             # In whole numbers: with a third of the points as wavenumber rounding would decide.
@@ -107,13 +107,13 @@ class Semilinear(Evolution):
         if not states[0].numel():
             return states
         if self._scheme is None:
-            h = self.grid.spacing[0] / self.steps
+            h = self.grid.spacing[0] / self.substeps
             # Kept for later calls, which may want derivatives.
             with torch.inference_mode(False):
                 self._scheme = [_Coefficients.of(L.numpy(), h) for L in self.linear()]
         scheme = [c.to(states[0].device) for c in self._scheme]
         spectra = tuple(self.to_waves(s.double()) for s in states)
-        for _ in range(self.steps):
+        for _ in range(self.substeps):
             spectra = self._step(spectra, scheme)
         return tuple(self.to_points(v).to(s.dtype) for v, s in zip(spectra, states, strict=True))
 
