@@ -304,7 +304,7 @@ class TestResume:
         shown = capsys.readouterr().err.split("\r")
         assert "16/19" in shown[1]
         assert "19/19" in shown[-1]
-        assert "pair/s" in shown[-1]
+        assert "sample/s" in shown[-1]
 
 
 class TestGrowth:
