@@ -271,10 +271,8 @@ def test_bad_scales(scale):
 
 @pytest.mark.parametrize("generator", ["burgers", "navier_stokes"])
 def test_a_nonlinear_equation_of_motion(generator):
-    settings = {
-        "burgers": {"resolution": 48, "instants": 9, "viscosity": 0.03},
-        "navier_stokes": {"resolution": 16, "instants": 4, "duration": 0.5, "viscosity": 0.05, "waves": 2, "steps": 5},
-    }
+    flow = {"resolution": 16, "instants": 4, "duration": 0.5, "viscosity": 0.05, "waves": 2, "substeps": 5}
+    settings = {"burgers": {"resolution": 48, "instants": 9, "viscosity": 0.03}, "navier_stokes": flow}
     ds = getattr(physflow.data, generator).generate(3, dtype="float64", **settings[generator])
     equation, fields = physflow.pde.from_dataset(ds), to_tensor(ds)
     moving = equation.residual(*equation.trivial(*fields.unbind(1))).flatten(1).norm(dim=1).min()
