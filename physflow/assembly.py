@@ -59,7 +59,9 @@ from physflow.generative import (
     Preconditioned,
     Prior,
     Regression,
+    ResNet,
     SchroedingerBridge,
+    SiT,
     Solver,
     Source,
     StandardNormal,
@@ -133,9 +135,13 @@ def make_network(config: ModelConfig, training: TrainingConfig, sizes: Mapping[s
         network: nn.Module
         if config.network == "mlp":
             network = MLP(channels, **dataclasses.asdict(config.mlp), latent=width)
-        else:
+        elif config.network == "unet":
             unet = dataclasses.asdict(config.unet)
             network = UNet(channels, **unet, latent=width, dimension=grid.ndim, resolution=grid.shape)
+        elif config.network == "sit":
+            network = SiT(channels, grid.shape, **dataclasses.asdict(config.sit), latent=width)
+        else:
+            network = ResNet(channels, **dataclasses.asdict(config.resnet), latent=width, dimension=grid.ndim)
     if config.precondition == "flow":
         network = Preconditioned(network, _path(training), training.prediction)
     elif config.precondition == "input":

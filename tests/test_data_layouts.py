@@ -1,9 +1,6 @@
 """Fields from elsewhere: each layout as others write it, and what is said where a file is not like that."""
 
 import re
-import subprocess
-import sys
-import zipfile
 
 import h5py
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 import scipy.io
 import torch
 import xarray as xr
+from wheels import unpacked
 
 import physflow
 from physflow.data import open as open_fields
@@ -252,17 +250,8 @@ def test_pickles_are_not_executed(tmp_path):
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
     """The Darcy pairs that neuraloperator ships, from the package's wheel."""
-    folder = tmp_path_factory.mktemp("neuraloperator")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "neuraloperator==0.2.0", "-d", folder]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        pytest.skip(f"neuraloperator==0.2.0 cannot be downloaded here: {done.stderr.strip().splitlines()[-1:]}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        for name in wheel.namelist():
-            if name.endswith(".pt"):
-                (folder / name.rsplit("/", 1)[1]).write_bytes(wheel.read(name))
-    return folder
+    folder = unpacked("neuraloperator==0.2.0", tmp_path_factory.mktemp("neuraloperator"))
+    return next(folder.rglob("darcy_test_16.pt")).parent
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """Networks: shapes, gradients, what they depend on, symmetries, closed forms and the wording of errors."""
 
+import importlib
 import math
+import sys
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
 from perturbed_networks import draw, perturbed
+from wheels import unpacked
 
-from physflow.generative.networks import MLP, Conditioning, Faded, Preconditioned, Sinusoids, UNet
+from physflow.generative.networks import MLP, Conditioning, Faded, Preconditioned, ResNet, Sinusoids, SiT, UNet
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
 
@@ -20,6 +24,15 @@ NETWORKS = {
     "unet 2d, attention": (partial(UNet, 2, **SMALL, attention=(6, 3), resolution=6, heads=2), (2, 6, 4)),
     "unet 2d, adaptive": (partial(UNet, 2, **SMALL, modulation="adaptive"), (2, 8, 4)),
     "unet 3d": (partial(UNet, 1, channels=4, multipliers=(1, 2), blocks=1, dimension=3), (1, 4, 2, 6)),
+    "unet 2d, latent by two layers": (partial(UNet, 2, **SMALL, latent_layers=2), (2, 6, 10)),
+    "sit 1d": (partial(SiT, 2, (6,), 8, 2, 2, patch=3), (2, 6)),
+    "sit 2d": (partial(SiT, 2, (6, 4), 16, 2, 2), (2, 6, 4)),
+    "sit 2d, one layer, odd sizes": (partial(SiT, 1, (5, 7), 9, 1, 3, 1, latent_layers=1), (1, 5, 7)),
+    "sit 3d": (partial(SiT, 1, (4, 2, 6), 12, 1, 2), (1, 4, 2, 6)),
+    "sit of one patch": (partial(SiT, 1, (4, 4), 8, 1, 1, 4), (1, 4, 4)),
+    "resnet 1d": (partial(ResNet, 2, 8, 1, dimension=1), (2, 6)),
+    "resnet 2d, odd sizes": (partial(ResNet, 1, 6, 2), (1, 5, 7)),
+    "resnet 3d": (partial(ResNet, 1, 4, 1, "circular", dimension=3), (1, 4, 2, 3)),
 }
 
 
@@ -112,6 +125,22 @@ def test_sinusoids_need_an_even_number(features):
         Sinusoids(features)
 
 
+def test_sinusoids_of_published_flows():
+    """10000^(-k / m), k = 0, ..., m - 1."""
+    m, t = 64, torch.tensor([0.3, 1.0], dtype=torch.float64)
+    omega = 10000.0 ** (-torch.arange(m, dtype=torch.float64) / m)
+    expected = torch.cat([torch.cos(t[:, None] * omega), torch.sin(t[:, None] * omega)], dim=1)
+    found = Sinusoids(2 * m, 10000 ** (-(m - 1) / m)).double()(t)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_two_layers_of_a_latent_are_not_linear():
+    conditioning = perturbed(Conditioning(8, 16, latent=3, latent_layers=2))
+    x, t, z = draw(2, 1), draw(2), draw(2, 3)
+    step = conditioning(x, t, z) - conditioning(x, t, 0 * z)
+    assert (conditioning(x, t, 2 * z) - conditioning(x, t, 0 * z) - 2 * step).abs().min() > 0
+
+
 def test_latent_enters_the_conditioning_linearly():
     conditioning = perturbed(Conditioning(8, 16, latent=3))
     x, t, z = draw(2, 1), draw(2), draw(2, 3)
@@ -129,6 +158,40 @@ def test_unet_has_the_parameters_of_the_published_one():
     with torch.device("meta"):
         network = UNet(3, 128, (1, 2, 2, 2), 2, attention=(16,), resolution=32, dropout=0.1)
     assert sum(p.numel() for p in network.parameters()) == 35_746_307
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The CIFAR-10 network of Tong et al., from the wheel of torchcfm, with weights that do not start at zero."""
+    folder = unpacked("torchcfm==1.0.7", tmp_path_factory.mktemp("torchcfm")) / "torchcfm"
+    with pytest.MonkeyPatch.context() as patch:
+        # The package itself imports what is not needed here.
+        for name in ("torchcfm", "torchcfm.models", "torchcfm.models.unet"):
+            module = ModuleType(name)
+            module.__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
+            patch.setitem(sys.modules, name, module)
+        make = importlib.import_module("torchcfm.models.unet.unet").UNetModelWrapper
+        settings = {"num_channels": 128, "channel_mult": [1, 2], "num_heads": 4, "num_head_channels": 64}
+        torch.manual_seed(0)
+        network = make((3, 16, 16), num_res_blocks=1, attention_resolutions="8", dropout=0.1, **settings)
+        yield perturbed(network).float().eval()
+        for name in [name for name in sys.modules if name.startswith("torchcfm.models.unet.")]:
+            patch.delitem(sys.modules, name)
+
+
+def test_unet_is_the_published_one(published):
+    """The same weights in the same order give the same values."""
+    network = UNet(3, 128, (1, 2), 1, (8,), 4, 0.1, resolution=16, frequency=10000 ** (-63 / 64)).eval()
+    with torch.no_grad():
+        for (name, own), other in zip(network.named_parameters(), published.parameters(), strict=True):
+            # Theirs has query, key and value of one head together.
+            heads = network.down[2].attention.heads
+            ordered = other.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2) if "qkv" in name else other
+            own.copy_(ordered)
+        x, t = draw(2, 3, 16, 16).float(), draw(2).sigmoid().float()
+        expected = published(t, x)
+        error = (network(x, t) - expected).norm() / expected.norm()
+    assert error < 1e-5
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
@@ -208,6 +271,8 @@ def test_unet_names_the_sizes_that_would_work(shape, padding, message):
         ({"modulation": "film"}, "unknown modulation 'film'"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
         ({"attention": (16,)}, r"attention at the resolutions \(16,\) .*give resolution="),
+        ({"latent_layers": 3}, "latent_layers must be 1 or 2, got 3"),
+        ({"frequency": 0.0}, "frequency must be"),
         ({"attention": (5,), "resolution": 32}, "no level has the attention resolution 5; .* 32, 16, 8"),
         ({"attention": (8,), "resolution": 32, "heads": 3}, "divisible by the heads.*16 channels and 3 heads"),
     ],

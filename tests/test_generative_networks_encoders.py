@@ -7,7 +7,7 @@ import torch
 from perturbed_networks import draw, perturbed
 from torch.nn.functional import silu
 
-from physflow.generative.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from physflow.generative.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, SiTEncoder
 from physflow.generative.networks.optional_time import OptionalTime
 
 ENCODERS = {
@@ -18,6 +18,9 @@ ENCODERS = {
     "conv 2d, odd sizes": (partial(ConvEncoder, 1, (5, 7), 3, (1,), 2, width=8), (1, 5, 7)),
     "conv 2d, reflect": (partial(ConvEncoder, 1, (4, 4), 4, (1, 2), width=5, padding="reflect"), (1, 4, 4)),
     "conv 3d": (partial(ConvEncoder, 1, (4, 2, 6), 4, (1, 2), width=8), (1, 4, 2, 6)),
+    "sit 1d": (partial(SiTEncoder, 2, (6,), 8, 2, 2, 3), (2, 6)),
+    "sit 2d": (partial(SiTEncoder, 2, (6, 4), 8, 1, 2), (2, 6, 4)),
+    "sit 3d": (partial(SiTEncoder, 1, (4, 2, 6), 12, 1, 3), (1, 4, 2, 6)),
 }
 DECODERS = {
     "mlp": (partial(MLPDecoder, channels_out=5, width=8), (5,)),

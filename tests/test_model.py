@@ -8,7 +8,16 @@ import yaml
 
 import physflow
 from physflow.assembly import make_network, make_objective, make_prior, make_transform, sizes_of
-from physflow.config import EncoderConfig, LatentConfig, MLPConfig, ModelConfig, TrainingConfig, UNetConfig
+from physflow.config import (
+    EncoderConfig,
+    LatentConfig,
+    MLPConfig,
+    ModelConfig,
+    ResNetConfig,
+    SiTConfig,
+    TrainingConfig,
+    UNetConfig,
+)
 from physflow.data.darcy import generate
 from physflow.fields import content_fingerprint, to_tensor
 from physflow.generative import Conditioned, Heun, starting_points
@@ -29,6 +38,8 @@ SPACES = {
     "vae": ModelConfig(**PIXEL, latent=LatentConfig("vae", 3, draw="flow", encoder=ENCODER)),
     "fitted": ModelConfig(**SMALL, latent=LatentConfig("vae", 3, draw="mixture", fitted=2, encoder=ENCODER)),
     "mixture": ModelConfig(**SMALL, latent=LatentConfig("mixture", components=3)),
+    "sit": ModelConfig("pixel", network="sit", sit=SiTConfig(12, 1, 2), latent=LatentConfig("posterior", 3)),
+    "resnet": ModelConfig("pixel", network="resnet", resnet=ResNetConfig(8, 1), latent=LatentConfig("posterior", 2)),
 }
 LAW = ("equation", "source", "boundary", "faces", "centering")
 

@@ -19,7 +19,8 @@ from physflow.config.fields import (
     SetConfig,
 )
 from physflow.config.latent import EncoderConfig, LatentConfig
-from physflow.config.model import MLPConfig, ModelConfig, UNetConfig
+from physflow.config.model import ModelConfig
+from physflow.config.networks import MLPConfig, ResNetConfig, SiTConfig, UNetConfig
 from physflow.config.training import TrainingConfig
 
 __all__ = [
@@ -38,8 +39,10 @@ __all__ = [
     "ModelConfig",
     "NavierStokesConfig",
     "PoissonConfig",
+    "ResNetConfig",
     "SamplingConfig",
     "SetConfig",
+    "SiTConfig",
     "TrainingConfig",
     "UNetConfig",
     "builtin_experiments",

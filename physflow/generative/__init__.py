@@ -54,7 +54,10 @@ from physflow.generative.networks import (
     MLPDecoder,
     MLPEncoder,
     Preconditioned,
+    ResNet,
     Sinusoids,
+    SiT,
+    SiTEncoder,
     UNet,
 )
 from physflow.generative.objectives import LAST_TIME, Evaluation, FlowMatching, LateWeight, Objective
@@ -132,9 +135,12 @@ __all__ = [
     "Quantity",
     "ReFlow",
     "Regression",
+    "ResNet",
     "RightHandSide",
     "RungeKutta",
     "SchroedingerBridge",
+    "SiT",
+    "SiTEncoder",
     "Sinkhorn",
     "Sinusoids",
     "Solver",

@@ -12,6 +12,8 @@ from physflow.generative.networks.mlp import MLP
 from physflow.generative.networks.mlp_decoder import MLPDecoder
 from physflow.generative.networks.mlp_encoder import MLPEncoder
 from physflow.generative.networks.preconditioning import Faded, Preconditioned
+from physflow.generative.networks.resnet import ResNet
+from physflow.generative.networks.sit import SiT, SiTEncoder
 from physflow.generative.networks.unet import UNet
 
 __all__ = [
@@ -25,6 +27,9 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "Preconditioned",
+    "ResNet",
+    "SiT",
+    "SiTEncoder",
     "Sinusoids",
     "UNet",
 ]

@@ -3,11 +3,12 @@ r"""What a network knows besides its state: the time :math:`t \in [0, 1]` and pe
 A network reads time as sinusoids of many frequencies,
 
 .. math:: \gamma(t) = (\cos \omega_1 t, \dots, \cos \omega_m t, \sin \omega_1 t, \dots, \sin \omega_m t),
-          \qquad \omega_k = \omega_{\max}^{(k - 1) / (m - 1)}.
+          \qquad \omega_k = \omega_m^{(k - 1) / (m - 1)}.
 
-The angular frequencies run from 1 to :math:`\omega_{\max} = 1000`, so that :math:`t \in [0, 1]` moves every
+The angular frequencies run from 1 to :math:`\omega_m = 1000`, so that :math:`t \in [0, 1]` moves every
 pair by a radian or more. The usual choice, :math:`\omega_k = 10000^{-(k - 1) / m}`, was made for step numbers
-from 0 to 1000: fed with t in [0, 1] it leaves nearly all features constant and the network under-driven.
+from 0 to 1000: fed with t in [0, 1], as published flows do, it leaves nearly all features constant. It is
+:math:`\omega_m = 10000^{-(m - 1) / m}` here, for those who repeat published numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Sinusoids(nn.Module):
 
     Arguments:
         features: The number of features :math:`2 m`, even.
-        highest: The highest angular frequency :math:`\omega_{\max}`, in radians per unit of time.
+        frequency: The last angular frequency :math:`\omega_m`, in radians per unit of time; the first is 1.
 
     Raises:
         ValueError: If `features` is not even and positive.
@@ -34,11 +35,11 @@ class Sinusoids(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, features: int, highest: float = 1000.0) -> None:
+    def __init__(self, features: int, frequency: float = 1000.0) -> None:
         super().__init__()
         if features < 2 or features % 2:
             raise ValueError(f"features must be even and at least 2 (one cosine and one sine each), got {features}")
-        self.register_buffer("frequencies", highest ** torch.linspace(0, 1, features // 2), persistent=False)
+        self.register_buffer("frequencies", frequency ** torch.linspace(0, 1, features // 2), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
         """The features of the times `t`: shape (batch,) to (batch, features)."""
@@ -50,22 +51,33 @@ class Sinusoids(nn.Module):
 class Conditioning(nn.Module):
     r"""Embeds time and latent into one vector that modulates every block of a network.
 
-    .. math:: e(t, z) = W_2\, \mathrm{SiLU}(W_1 \gamma(t) + b_1) + b_2 + W_z z + b_z
+    .. math:: e(t, z) = W_2\, \mathrm{SiLU}(W_1 \gamma(t) + b_1) + b_2 + \ell(z),
+
+    with :math:`\ell` linear, or two linear layers with SiLU between them.
 
     Arguments:
         features: The number of sinusoids of t.
         width: The width of the embedding :math:`e`.
         latent: The width of the latent :math:`z`; 0 for a network without one.
+        latent_layers: The linear layers of :math:`\ell`, 1 or 2.
+        frequency: The last angular frequency of the sinusoids.
 
     References:
         Samaddar et al. (2025), Efficient flow matching using latent variables (the latent is added to the
-        time embedding).
+        time embedding, by one layer).
+        Guo and Schwing (2025), Variational rectified flow matching, appendix D.3 (by two).
     """
 
-    def __init__(self, features: int, width: int, latent: int = 0) -> None:
+    def __init__(
+        self, features: int, width: int, latent: int = 0, latent_layers: int = 1, frequency: float = 1000.0
+    ) -> None:
         super().__init__()
-        self.time = nn.Sequential(Sinusoids(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
-        self.latent = nn.Linear(latent, width) if latent else None
+        sinusoids = Sinusoids(features, frequency)
+        self.time = nn.Sequential(sinusoids, nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+        self.width = latent
+        self.latent: nn.Module | None = nn.Linear(latent, width) if latent else None
+        if latent and latent_layers == 2:
+            self.latent = nn.Sequential(nn.Linear(latent, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """The embedding, shape (batch, width), of the times and latents that belong to the states `x`.
@@ -91,7 +103,7 @@ class Conditioning(nn.Module):
                     "leave z out, or build the network with latent="
                 )
             return self.time(t)
-        return self.time(t) + self.latent(check_latent(z, batch, self.latent.in_features))
+        return self.time(t) + self.latent(check_latent(z, batch, self.width))
 
 
 def check_latent(z: Tensor | None, batch: int, width: int) -> Tensor:

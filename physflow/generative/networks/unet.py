@@ -66,6 +66,9 @@ class UNet(nn.Module):
         resolution: Points along each axis of the fields the network is meant for; one number if they are equal. Only
             two settings need it: `attention`, to find its levels by the first axis, which stay where they are when the
             network is called on another grid; and ``fusion="map"``, which serves this grid alone.
+        latent_layers: Linear layers between the latent and the embedding of time, 1 or 2 (``fusion="adaptive"``).
+        frequency: The last angular frequency of the sinusoids of the time, see
+            `physflow.generative.networks.embedding`.
 
     Raises:
         ValueError: If a setting is impossible, or the settings contradict one another.
@@ -90,10 +93,13 @@ class UNet(nn.Module):
         latent: int = 0,
         dimension: int = 2,
         resolution: int | Sequence[int] | None = None,
+        latent_layers: int = 1,
+        frequency: float = 1000.0,
     ) -> None:
         super().__init__()
         # The settings that a configuration shares with the network are checked in one place.
-        UNetConfig(channels, tuple(multipliers), blocks, tuple(attention), heads, dropout, modulation, padding, fusion)
+        shared = (channels, tuple(multipliers), blocks, tuple(attention), heads, dropout, modulation, padding, fusion)
+        UNetConfig(*shared, latent_layers, frequency)
         convolution = convolution_on(dimension, padding)
         if channels_in < 1 or latent < 0:
             raise ValueError(
@@ -105,7 +111,8 @@ class UNet(nn.Module):
         attentive = _levels_of(attention, sizes, len(multipliers))
         embedding = 4 * channels
         fused = fusion != "adaptive"
-        self.conditioning = Conditioning(channels + channels % 2, embedding, 0 if fused else latent)
+        features = channels + channels % 2
+        self.conditioning = Conditioning(features, embedding, 0 if fused else latent, latent_layers, frequency)
 
         def stage(width_in: int, width: int, attend: bool) -> _Stage:
             residual = Residual(convolution, width_in, width, embedding, dropout, modulation)
