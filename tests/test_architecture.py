@@ -118,7 +118,9 @@ def test_third_party_imports_are_declared(module):
     top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
     # What an extra brings is imported where it is used.
     for part, lines in ((top, project["dependencies"]), (tree, project["dependencies"] + extras)):
-        declared = {re.match(r"[\w-]+", line)[0].replace("pyyaml", "yaml") for line in lines}
+        declared = {
+            re.match(r"[\w-]+", line)[0].replace("pyyaml", "yaml").replace("scikit-learn", "sklearn") for line in lines
+        }
         names = {name.split(".")[0] for name in imported(part)}
         assert names - set(sys.stdlib_module_names) - {"physflow"} <= declared
 
