@@ -14,6 +14,10 @@ from physflow.metrics.ensembles import (
     spread_skill,
     truth_ranks,
 )
+from physflow.metrics.features import FeatureNetwork
+from physflow.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
+from physflow.metrics.images import grey_to_colour, inception_input, quantise, resize_as_tensorflow1
+from physflow.metrics.inception_score import InceptionScore, inception_score
 from physflow.metrics.kernels import mmd
 from physflow.metrics.marginals import coefficients, coefficients_distance, w1
 from physflow.metrics.nearest_neighbours import NearestRatio, nearest_distance, nearest_ratio
@@ -34,6 +38,9 @@ from physflow.metrics.wasserstein import (
 __all__ = [
     "EnergyTest",
     "Excess",
+    "FeatureNetwork",
+    "FeatureStatistics",
+    "InceptionScore",
     "MomentErrors",
     "NearestRatio",
     "Resampled",
@@ -50,6 +57,11 @@ __all__ = [
     "effective_sample_size",
     "energy_distance",
     "energy_test",
+    "feature_statistics",
+    "frechet_distance",
+    "grey_to_colour",
+    "inception_input",
+    "inception_score",
     "log_spectrum",
     "mmd",
     "moment_errors",
@@ -58,8 +70,10 @@ __all__ = [
     "nearest_ratio",
     "parzen_bandwidth",
     "parzen_log_density",
+    "quantise",
     "radial_spectrum",
     "rank_counts",
+    "resize_as_tensorflow1",
     "simulation_ranks",
     "sinkhorn_wasserstein",
     "sliced_wasserstein",
