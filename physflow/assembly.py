@@ -62,6 +62,7 @@ from physflow.generative import (
     ResNet,
     SchroedingerBridge,
     SiT,
+    SiTEncoder,
     Solver,
     Source,
     StandardNormal,
@@ -178,7 +179,7 @@ def make_vae(config: ModelConfig, sizes: Mapping[str, int], grid: Grid) -> VAE:
     """The variational autoencoder of these settings, with fresh weights."""
     latent, channels = config.latent, sum(sizes.values())
     settings = dataclasses.asdict(latent.encoder)
-    layers, width = settings.pop("layers"), settings.pop("width")
+    layers, width, _ = (settings.pop(name) for name in ("layers", "width", "depth"))
     decoder: nn.Module
     if config.space == "pod":
         decoder = MLPDecoder(latent.dimension, channels, width, layers)
@@ -190,6 +191,9 @@ def make_vae(config: ModelConfig, sizes: Mapping[str, int], grid: Grid) -> VAE:
 def _encoder(config: ModelConfig, channels: int, grid: Grid, time: bool = False) -> nn.Module:
     settings = dataclasses.asdict(config.latent.encoder)
     layers, width = settings.pop("layers"), settings.pop("width")
+    if depth := settings.pop("depth"):
+        sit = config.sit
+        return SiTEncoder(channels, grid.shape, width, depth, sit.heads, sit.patch, sit.expansion, time)
     if config.space == "pod":
         return MLPEncoder(channels, width, layers, time=time)
     return ConvEncoder(channels, grid.shape, width=width, **settings, time=time)

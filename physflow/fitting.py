@@ -41,6 +41,7 @@ from physflow.generative import (
     TensorBatches,
     train,
 )
+from physflow.grid import Grid
 from physflow.model import Model
 from physflow.pde import Equation, Symmetry, attributes_of, check_device, from_dataset, identity
 from physflow.stages import STAGES, Stages, identity_of
@@ -117,7 +118,12 @@ def train_model(
         raise ValueError(
             f"{data} holds {len(reader)} samples, of which {split} are left for training; it needs at least two"
         )
-    images: Sequence[Symmetry] = (identity,)
+    if training.flips and (equation is not None or "x" not in reader.grid.axes):
+        raise ValueError(
+            "flips=true mirrors images along x: it needs data with that axis and without an equation, whose own "
+            "symmetries are those of symmetries=true"
+        )
+    images = _images(training, equation, reader.grid)
     if training.coupling != "independent" and split < training.batch_size and not training.fresh:
         raise ValueError(
             f"coupling={training.coupling!r} pairs over batches of batch_size={training.batch_size}, but {data} leaves "
@@ -132,8 +138,6 @@ def train_model(
         raise ValueError("symmetries=true needs a law without a direction; two correlation lengths give it one")
     if training.symmetries and equation is None:
         raise ValueError(f"symmetries=true needs data with an equation and all of its fields; {data} has {list(names)}")
-    if training.symmetries and equation is not None:
-        images = equation.symmetries()
     if training.physics > 0:
         _check_physics(training, model, equation, names)
     if device == "auto":
@@ -194,6 +198,14 @@ def train_model(
     return trained
 
 
+def _images(training: TrainingConfig, equation: Equation | None, grid: Grid) -> Sequence[Symmetry]:
+    """The maps whose images of each sample count as data."""
+    if training.flips:
+        axis = 2 + grid.axes.index("x")
+        return (identity, lambda fields: fields.flip(axis))
+    return equation.symmetries() if training.symmetries and equation is not None else (identity,)
+
+
 def with_prior(
     model: Model, data: str | os.PathLike[str], draw: Literal["encodings", "normal", "mixture", "flow"]
 ) -> Model:
@@ -218,9 +230,7 @@ def with_prior(
     with tempfile.TemporaryDirectory() as folder:
         reader = FieldReader(data, model.fields)
         split = len(reader) - int(model.training.validation * len(reader))
-        images: Sequence[Symmetry] = (identity,)
-        if model.training.symmetries and model.equation is not None:
-            images = model.equation.symmetries()
+        images = _images(model.training, model.equation, model.grid)
         items = FileBatches(reader, model.transform, 0, split, images)
         stages = Stages(config, model.training, Path(folder), "cpu", model.fingerprint, False)
         prior = stages.prior(model.latent, items)

@@ -400,3 +400,18 @@ def test_images_are_data_like_others(tmp_path):
     ds = physflow.load(tmp_path / "model").sample(3, seed=0, steps=2)
     assert images.to_pixels(ds).shape == (3, 1, 8, 8)
     assert isinstance(ds, xr.Dataset)
+
+
+def test_flips_mirror_left_and_right(tmp_path):
+    u = pixels(4, 3, 4, 6)
+    ds = images.from_pixels(u)
+    training = physflow.config.TrainingConfig(steps=1, batch_size=4, warmup=0, flips=True)
+    same, mirrored = physflow.fitting._images(training, None, physflow.fields.grid_of(ds))
+    fields = physflow.fields.to_tensor(ds)
+    assert same(fields) is fields
+    ds["red"].values[:] = mirrored(fields)[:, 0]
+    assert np.array_equal(images.to_pixels(ds)[:, 0], u[:, 0, :, ::-1])
+    pairs = physflow.data.darcy.generate(4, 8, modes=4, out=tmp_path / "pairs.nc")
+    pairs.close()
+    with pytest.raises(ValueError, match=r"flips=true mirrors images along x: it needs data .* without an equation"):
+        physflow.fitting.train_model(tmp_path / "pairs.nc", tmp_path / "model", training=training)

@@ -19,6 +19,7 @@ from typing import NoReturn
 from physflow import __version__
 from physflow.cli.commands import COMMANDS, Command
 from physflow.cli.parser import Parser
+from physflow.config import builtin_presets
 
 __all__ = ["COMMANDS", "Command", "Parser", "main", "make_parser"]
 
@@ -54,6 +55,17 @@ def make_parser(words: Sequence[str] = ()) -> Parser:
     return parser
 
 
+def _with_presets(words: Sequence[str]) -> list[str]:
+    """The words with the file of a preset in place of its name, after ``train --config``."""
+    presets, found = builtin_presets() if "train" in words[:1] else {}, []
+    for before, word in zip(("", *words), words, strict=False):
+        name = word.removeprefix("--config=")
+        if name in presets and (before == "--config" or name != word):
+            word = word.removesuffix(name) + str(presets[name])
+        found.append(word)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Carry out one command and leave by `SystemExit`.
 
@@ -62,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     words = sys.argv[1:] if arguments is None else arguments
     words = [re.sub(r"^(--[\w.]+=)?[Nn]one$", r"\1null", word) for word in words]
+    words = _with_presets(words)
     parser = make_parser(words)
     if not words:
         parser.print_help(sys.stderr)

@@ -5,7 +5,14 @@ Each is checked where it is made. The command line takes its options, and the he
 
 from physflow.config.checks import nearest
 from physflow.config.compatibility import check_compatible
-from physflow.config.conversion import builtin_experiments, builtin_models, fingerprint, from_dict, to_dict
+from physflow.config.conversion import (
+    builtin_experiments,
+    builtin_models,
+    builtin_presets,
+    fingerprint,
+    from_dict,
+    to_dict,
+)
 from physflow.config.data import PRESETS, DataConfig
 from physflow.config.experiment import BaselineConfig, ExperimentConfig, SamplingConfig
 from physflow.config.fields import (
@@ -47,6 +54,7 @@ __all__ = [
     "UNetConfig",
     "builtin_experiments",
     "builtin_models",
+    "builtin_presets",
     "check_compatible",
     "fingerprint",
     "from_dict",

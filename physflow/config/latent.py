@@ -35,6 +35,8 @@ class EncoderConfig:
         channels: Channels of the convolutions at the finest level.
         multipliers: Channels of each level, in multiples of `channels`.
         blocks: Residual blocks per level.
+        depth: Blocks of a transformer of the width, heads and patches of the network (network sit), in place of
+            convolutions; 0 is without.
     """
 
     width: int = 128
@@ -42,9 +44,11 @@ class EncoderConfig:
     channels: int = 16
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     blocks: int = 1
+    depth: int = 0
 
     def __post_init__(self) -> None:
         levels = len(self.multipliers)
+        at_least(0, depth=self.depth)
         at_least(1, width=self.width, layers=self.layers, channels=self.channels, blocks=self.blocks, levels=levels)
         at_least(1, **{f"multipliers[{level}]": m for level, m in enumerate(self.multipliers)})
 

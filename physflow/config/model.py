@@ -55,6 +55,16 @@ class ModelConfig:
             at_least(1, rank=self.rank)
         if not 0 < self.energy <= 1:
             raise ValueError(f"energy must lie in (0, 1], got {self.energy}")
+        if (depth := self.latent.encoder.depth) and (self.network != "sit" or self.latent.kind != "posterior"):
+            raise ValueError(
+                f"an encoder of depth={depth} is a transformer like the network: it needs network='sit' and a latent "
+                f"of kind='posterior', got network={self.network!r} and kind={self.latent.kind!r}"
+            )
+        if depth and self.latent.encoder.width != self.sit.width:
+            raise ValueError(
+                f"an encoder of depth={depth} has the width of the network: expected latent.encoder.width="
+                f"{self.sit.width}, got {self.latent.encoder.width}"
+            )
         if self.latent.kind == "fields" and self.space != "pod":
             raise ValueError(
                 "a latent of kind='fields' holds the POD coordinates of the fields: it needs space='pod', "

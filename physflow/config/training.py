@@ -25,6 +25,7 @@ class TrainingConfig:
         steps: Number of gradient steps.
         batch_size: Samples per step.
         learning_rate: Peak step size of the optimiser.
+        weight_decay: Weight decay of AdamW; 0 is Adam.
         schedule: Constant, or a cosine decay to zero after the warm-up.
         warmup: Steps over which the learning rate rises from zero.
         clip: Largest norm of the gradient.
@@ -43,6 +44,7 @@ class TrainingConfig:
             is without.
         fresh: Train on new samples made on the fly, none seen twice; the file serves the transform and the validation.
         symmetries: Train on all images of the data under their equation's symmetries; the law must have them too.
+        flips: Train on mirror images as well, left and right exchanged; for images, not for data with an equation.
         coupling: How noise and data are paired: at random, by optimal transport in a batch, or by the entropic plan
             of the Schroedinger bridge of width sigma (sb).
         ot_factor: Noise samples for each data sample among which optimal transport chooses.
@@ -58,6 +60,7 @@ class TrainingConfig:
     steps: int = 2000
     batch_size: int = 512
     learning_rate: float = 1e-3
+    weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup: int = 100
     clip: float = 1.0
@@ -72,6 +75,7 @@ class TrainingConfig:
     physics: float = 0.0
     fresh: bool = False
     symmetries: bool = False
+    flips: bool = False
     coupling: Literal["independent", "ot", "sb"] = "independent"
     ot_factor: int = 1
     source: Literal["gaussian", "gaussian-process"] = "gaussian"
@@ -87,7 +91,7 @@ class TrainingConfig:
         at_least(1, batch_size=self.batch_size, segments=self.segments, ot_factor=self.ot_factor)
         at_least(1, evaluate_every=self.evaluate_every, checkpoint_every=self.checkpoint_every)
         positive(learning_rate=self.learning_rate, clip=self.clip)
-        fraction(ema=self.ema, validation=self.validation)
+        fraction(weight_decay=self.weight_decay, ema=self.ema, validation=self.validation)
         literals(self)
         if not 0 <= self.sigma < math.inf:
             raise ValueError(f"sigma must be finite and not negative, got {self.sigma!r}")

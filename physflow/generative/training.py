@@ -164,7 +164,9 @@ class _Run:
         self.network, self.config, self.device = network, config, device
         self.average = AveragedWeights(network, config.ema)
         fused = device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, fused=fused)
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=fused
+        )
         self.schedule = LambdaLR(self.optimizer, _learning_rate_factor(config))
         self.draws = Draws(items, config.batch_size, config.seed, device)
         self.record = Record(None)

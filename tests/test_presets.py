@@ -1,0 +1,100 @@
+"""Published settings: sizes that are published, and that every preset trains and samples."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import yaml
+
+import physflow
+from physflow.assembly import make_network
+from physflow.cli import main
+from physflow.config import ModelConfig, TrainingConfig, builtin_presets, from_dict
+from physflow.data import images
+from physflow.grid import Grid
+
+PRESETS = builtin_presets()
+SHAPES = {"mnist": (1, 28), "cifar10": (3, 32), "imagenet": (4, 32), "darcy": (2, 64)}
+MILLIONS = {"mnist-i-cfm": 1.560769, "cifar10-i-cfm": 35.746307, "imagenet-sit-xl": 675, "imagenet-v-sit-xl": 677}
+"""Parameters to sample with; of transformers to three digits, and those of classes are not among ours."""
+
+
+def settings_of(name):
+    values = yaml.safe_load(PRESETS[name].read_text())
+    assert set(values) == {"model", "training"}
+    return from_dict(ModelConfig, values["model"], "model"), from_dict(TrainingConfig, values["training"], "training")
+
+
+def test_every_row_of_the_tables_is_there():
+    assert len(PRESETS) == 21
+    assert {name.split("-")[0] for name in PRESETS} == set(SHAPES)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_full_size(name):
+    model, training = settings_of(name)
+    channels, n = SHAPES[name.split("-")[0]]
+    with torch.device("meta"):
+        network = make_network(model, training, dict.fromkeys(map(str, range(channels)), 1), Grid((n, n)))
+    parameters = (
+        sum(p.numel() for p in (network.network if hasattr(network, "network") else network).parameters()) / 1e6
+    )
+    if name in MILLIONS:
+        assert parameters == pytest.approx(MILLIONS[name], rel=4e-3 if "sit" in name else 1e-9)
+    assert parameters > 0.5
+
+
+def reduced(name):
+    """The same, narrow and short."""
+    model, training = settings_of(name)
+    latent = model.latent
+    if latent.kind != "none":
+        encoder = dataclasses.replace(latent.encoder, channels=2, width=16, depth=min(latent.encoder.depth, 1))
+        latent = dataclasses.replace(latent, dimension=min(4, latent.dimension), encoder=encoder)
+    if latent.kind == "vae":
+        latent = dataclasses.replace(latent, pretraining_steps=2)
+    model = dataclasses.replace(
+        model,
+        unet=dataclasses.replace(model.unet, channels=8, blocks=1),
+        sit=dataclasses.replace(model.sit, width=16, depth=2, heads=2),
+        resnet=dataclasses.replace(model.resnet, channels=8, blocks=1),
+        latent=latent,
+    )
+    return model, dataclasses.replace(training, steps=2, batch_size=4, warmup=min(training.warmup, 1))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A few images of each shape."""
+    folder, generator = tmp_path_factory.mktemp("images"), torch.Generator().manual_seed(0)
+    for kind, (channels, n) in SHAPES.items():
+        if kind == "darcy":
+            physflow.data.darcy.generate(8, n, modes=4, out=folder / "darcy.nc").close()
+            continue
+        u = torch.randn(8, channels, n, n, generator=generator)
+        names = images.pixels.CHANNELS.get(channels, tuple(f"latent_{c}" for c in range(channels)))
+        ds = physflow.fields.to_dataset(u, names, images.pixels.grid_of_pixels(n, n))
+        physflow.data.write(ds, folder / f"{kind}.nc")
+    return folder
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_two_steps(name, data, tmp_path):
+    model, training = reduced(name)
+    kind = name.split("-")[0]
+    physflow.fitting.train_model(data / f"{kind}.nc", tmp_path / "model", model=model, training=training)
+    ds = physflow.load(tmp_path / "model").sample(2, seed=0, solver="euler", steps=2, score=False)
+    fields = physflow.fields.to_tensor(ds)
+    assert fields.shape == (2, SHAPES[kind][0], SHAPES[kind][1], SHAPES[kind][1])
+    assert math.isfinite(float(fields.sum()))
+
+
+@pytest.mark.parametrize("words", [["--config", "cifar10-i-cfm"], ["--config=cifar10-i-cfm"]])
+def test_presets_have_names_on_the_command_line(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", *words, "--print_config"])
+    assert left.value.code == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert values["model"]["unet"]["channels"] == 128
+    assert values["training"]["flips"] is True
