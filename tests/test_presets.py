@@ -1,8 +1,15 @@
 """Published settings: sizes that are published, and that every preset trains and samples."""
 
 import dataclasses
+import json
 import math
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -10,7 +17,7 @@ import yaml
 import physflow
 from physflow.assembly import make_network
 from physflow.cli import main
-from physflow.config import ModelConfig, TrainingConfig, builtin_presets, from_dict
+from physflow.config import builtin_presets, preset
 from physflow.data import images
 from physflow.grid import Grid
 
@@ -20,20 +27,23 @@ MILLIONS = {"mnist-i-cfm": 1.560769, "cifar10-i-cfm": 35.746307, "imagenet-sit-x
 """Parameters to sample with; of transformers to three digits, and those of classes are not among ours."""
 
 
-def settings_of(name):
-    values = yaml.safe_load(PRESETS[name].read_text())
-    assert set(values) == {"model", "training"}
-    return from_dict(ModelConfig, values["model"], "model"), from_dict(TrainingConfig, values["training"], "training")
-
-
 def test_every_row_of_the_tables_is_there():
     assert len(PRESETS) == 21
     assert {name.split("-")[0] for name in PRESETS} == set(SHAPES)
 
 
+def test_settings_in_place_of_published_ones():
+    assert preset("mnist-i-cfm", steps=3, batch_size=None)[1].steps == 3
+    assert preset("mnist-i-cfm", steps=3, batch_size=None)[1].batch_size == 128
+    with pytest.raises(ValueError, match="unknown preset 'mnist-icfm'; did you mean 'mnist-i-cfm'"):
+        preset("mnist-icfm")
+    with pytest.raises(ValueError, match="steps must be"):
+        preset("mnist-i-cfm", steps=-1)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_full_size(name):
-    model, training = settings_of(name)
+    model, training = preset(name)
     channels, n = SHAPES[name.split("-")[0]]
     with torch.device("meta"):
         network = make_network(model, training, dict.fromkeys(map(str, range(channels)), 1), Grid((n, n)))
@@ -47,7 +57,7 @@ def test_full_size(name):
 
 def reduced(name):
     """The same, narrow and short."""
-    model, training = settings_of(name)
+    model, training = preset(name)
     latent = model.latent
     if latent.kind != "none":
         encoder = dataclasses.replace(latent.encoder, channels=2, width=16, depth=min(latent.encoder.depth, 1))
@@ -98,3 +108,28 @@ def test_presets_have_names_on_the_command_line(words, capsys):
     values = yaml.safe_load(capsys.readouterr().out)
     assert values["model"]["unet"]["channels"] == 128
     assert values["training"]["flips"] is True
+
+
+def run_example(script, source, out, *words, processes=1):
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    script = Path(__file__).parents[1] / "examples" / script
+    command += map(str, [script, source, "--out", out, "--steps", 2, "--batch_size", 4, *words])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def losses_of(folder):
+    lines = (folder / "model" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_the_example_of_mnist_on_one_process_and_on_two(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 28, 28), dtype=np.uint8)
+    header = bytes([0, 0, 8, 3]) + struct.pack(">3I", *pixels.shape)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+    for name, processes in (("one", 1), ("two", 2)):
+        run_example("mnist.py", tmp_path, tmp_path / name, "--preset", "mnist-i-cfm", processes=processes)
+        assert (tmp_path / name / "samples.png").stat().st_size > 1000
+    assert losses_of(tmp_path / "one") == pytest.approx(losses_of(tmp_path / "two"), rel=1e-5)

@@ -8,7 +8,6 @@ from physflow.config.compatibility import check_compatible
 from physflow.config.conversion import (
     builtin_experiments,
     builtin_models,
-    builtin_presets,
     fingerprint,
     from_dict,
     to_dict,
@@ -28,6 +27,7 @@ from physflow.config.fields import (
 from physflow.config.latent import EncoderConfig, LatentConfig
 from physflow.config.model import ModelConfig
 from physflow.config.networks import MLPConfig, ResNetConfig, SiTConfig, UNetConfig
+from physflow.config.presets import builtin_presets, preset
 from physflow.config.training import TrainingConfig
 
 __all__ = [
@@ -59,5 +59,6 @@ __all__ = [
     "fingerprint",
     "from_dict",
     "nearest",
+    "preset",
     "to_dict",
 ]

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from physflow.config.checks import nearest, one_of
 
-__all__ = ["builtin_experiments", "builtin_models", "builtin_presets", "fingerprint", "from_dict", "to_dict"]
+__all__ = ["builtin_experiments", "builtin_models", "fingerprint", "from_dict", "to_dict"]
 
 T = TypeVar("T")
 
@@ -122,11 +122,6 @@ def fingerprint(config: Any) -> str:
 def builtin_experiments() -> dict[str, Path]:
     """The experiments that ship with physflow: name and YAML file."""
     return {path.stem: path for path in sorted((Path(__file__).parent.parent / "experiments").glob("*.yaml"))}
-
-
-def builtin_presets() -> dict[str, Path]:
-    """The settings of published models that ship with physflow: name and YAML file of a model and its training."""
-    return {path.stem: path for path in sorted((Path(__file__).parent.parent / "presets").glob("*.yaml"))}
 
 
 def builtin_models() -> dict[str, Path]:

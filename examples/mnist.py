@@ -1,0 +1,48 @@
+"""Train a flow on MNIST or Fashion-MNIST with published settings, and draw 64 digits; on one GPU, or on several.
+
+Run it: python examples/mnist.py FOLDER --out runs/mnist --preset mnist-v-rfm
+or:     torchrun --nproc_per_node 2 examples/mnist.py FOLDER --out runs/mnist
+Interrupted, the same command goes on.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import physflow
+from physflow.config import preset
+from physflow.data import images
+from physflow.experiment import train_model
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("folder", help="the folder of train-images-idx3-ubyte.gz")
+parser.add_argument("--out", type=Path, required=True, help="a folder for the data, the model and the samples")
+parser.add_argument("--preset", default="mnist-i-cfm", help="published settings: mnist-...")
+parser.add_argument("--steps", type=int, help="steps of training, in place of the published number")
+parser.add_argument("--batch_size", type=int, help="samples a step, in place of the published number")
+options = parser.parse_args()
+first, data = int(os.environ.get("RANK", 0)) == 0, options.out / "data.nc"
+
+# One process writes the data, the others wait for them.
+if first and not data.exists():
+    options.out.mkdir(parents=True, exist_ok=True)
+    with images.mnist(options.folder) as ds:
+        physflow.data.write(ds.drop_vars("label", errors="ignore"), data)
+while not data.exists():
+    time.sleep(1)
+
+settings, training = preset(options.preset, steps=options.steps, batch_size=options.batch_size)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+model = train_model(data, options.out / "model", model=settings, training=training, device=device, progress=True)
+
+if first:
+    samples = model.sample(64, seed=0, solver="heun", steps=10, progress=True)
+    pictures = images.to_pixels(samples).transpose(0, 2, 3, 1).squeeze()
+    rows = [np.concatenate(list(row), axis=1) for row in np.split(pictures, 8)]
+    plt.imsave(options.out / "samples.png", np.concatenate(rows), cmap="gray")
+    print(options.out / "samples.png")
