@@ -235,7 +235,9 @@ def make_objective(
         length = 0.1 * max(b - a for a, b in grid.bounds)
         source = GaussianProcess(CorrelatedNoise(grid, Exponential(length)))
     if training.objective == "consistency":
-        return ConsistencyFlowMatching(_path(training), _coupling(training), source, segments=training.segments)
+        # In two stages of equal length, as published.
+        segments = training.segments
+        return ConsistencyFlowMatching(_path(training), _coupling(training), source, segments=segments, known=0.5)
     weight: Callable[[Tensor], Tensor] | None = LateWeight() if training.weight == "late" else None
     if training.path == "bridge":
         # Its velocity has no finite mean square without.

@@ -1,7 +1,7 @@
 """Consistency flow matching: its minimisers in closed form, its times and targets, its gradient, few-step samples."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from physflow.generative.consistency import ConsistencyFlowMatching
 from physflow.generative.couplings import ExactOT
 from physflow.generative.integrators import Euler, integrate
 from physflow.generative.networks import MLP
-from physflow.generative.objectives import FlowMatching
+from physflow.generative.objectives import FlowMatching, Objective
 from physflow.generative.paths import LinearPath
 from physflow.generative.sources import Source
 from physflow.generative.training import train
@@ -277,15 +277,30 @@ def test_two_steps_beat_flow_matching_of_as_many_training_steps():
         return (2 * between - sum(within)).item()
 
     matched = train(build(), FlowMatching(), data, config(600))
-    known = ConsistencyFlowMatching(step=0.02, boundary=0.0)
-    network = train(build(), known, data, config(300))
-    consistent = replace(known, boundary=0.9)
-    network = train(network, consistent, data, config(300))
+    consistent = ConsistencyFlowMatching(step=0.02, known=0.5)
+    network = train(build(), consistent, data, config(600))
     velocity = consistent.velocity(network)
     assert distance(velocity, 2) < 0.25 * distance(matched, 2)
     assert distance(velocity, 1) < 0.5 * distance(matched, 1)
     # What consistency pays: its velocity is no longer the slope of the trajectories.
     assert distance(velocity, 20) > distance(velocity, 2)
+
+
+@pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
+def test_the_first_stage_has_known_ends(known):
+    objective, boundaries = ConsistencyFlowMatching(known=known), []
+
+    class Watched(Objective):
+        def at(self, share):
+            boundaries.append(objective.at(share).boundary)
+            return self
+
+        def loss(self, network, x1, generator, average=None):
+            return objective.loss(network, x1, generator, average)
+
+    network = MLP(2, 8, 1)
+    train(network, Watched(), TensorBatches(torch.zeros(4, 2)), TrainingConfig(steps=8, batch_size=4))
+    assert boundaries == [0.0] * int(8 * known) + [0.9] * int(8 * (1 - known))
 
 
 @pytest.mark.parametrize(
@@ -300,6 +315,7 @@ def test_two_steps_beat_flow_matching_of_as_many_training_steps():
         ({"alpha": float("nan")}, "alpha must be finite and not negative, got nan"),
         ({"boundary": 1.1}, r"boundary is a time and must lie in \[0, 1\], got 1.1; 0 trains on the known ends"),
         ({"boundary": -0.1}, r"boundary is a time and must lie in \[0, 1\], got -0.1"),
+        ({"known": 1.5}, r"known is a share of the training and must lie in \[0, 1\], got 1.5"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -34,7 +34,8 @@ class TrainingConfig:
             which trains on the samples of another model, is for Python: physflow.generative.ReFlow.
         path: Straight line (I-CFM), straight with shrinking noise (CondOT), cosine, or Schroedinger bridge.
         sigma: Width of the path: of the line's tube, of the noise left at the data (condot), of the bridge.
-        segments: Pieces of time in which consistency flow matching makes trajectories straight.
+        segments: Pieces of time in which consistency flow matching makes trajectories straight, in the second half of
+            its steps; the first is flow matching to their ends.
         times: How training times are drawn.
         prediction: What the network predicts.
         weight: Weight of the loss over time: even, or late, 1 / max(1 - t, 0.05).

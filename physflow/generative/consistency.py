@@ -25,6 +25,7 @@ segment, and a pair of times never reaches into the next segment, where v may ju
 In between, the target beyond the boundary is that of flow matching. It keeps the end of the last segment in place
 while the rest learns from itself, which spreads slowly, from the ends of the segments to their beginnings. The
 published training has two stages of equal length, b = 0 and then b = 0.9, the second from the weights of the first.
+The first is what makes the second possible: from new weights, consistency alone hardly learns anything.
 
 References:
     L. Yang et al., "Consistency flow matching: defining straight flows with velocity consistency", 2024.
@@ -34,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -51,13 +52,13 @@ __all__ = ["ConsistencyFlowMatching"]
 class ConsistencyFlowMatching(Objective):
     r"""Consistency flow matching with any path, coupling and source.
 
-    In two stages, from a network that predicts the velocity::
+    In two stages of equal length::
 
-        known = ConsistencyFlowMatching(boundary=0.0)
-        network = train(network, known, data, config)
-        consistent = ConsistencyFlowMatching(boundary=0.9)
-        network = train(network, consistent, data, config)
-        x1 = integrate(consistent.velocity(network), x0, Euler(), steps=consistent.segments)
+        objective = ConsistencyFlowMatching(known=0.5)
+        network = train(network, objective, data, config)
+        x1 = integrate(objective.velocity(network), x0, Euler(), steps=objective.segments)
+
+    or from a network that predicts the velocity already, with ``known=0.0``.
 
     The two velocities of the loss differ by :math:`O(\Delta t)`, so train in float32: bfloat16 rounds them by more.
     Dropout makes them differ too, for the averaged network has none; leave it out.
@@ -73,6 +74,7 @@ class ConsistencyFlowMatching(Objective):
             shorter one more exactly.
         alpha: The weight :math:`\alpha` of the distance between the two velocities.
         boundary: The time b from which on the target is the known end of the segment, in [0, 1].
+        known: The share of a training at its beginning in which every target is a known end, b = 0; in [0, 1].
 
     Raises:
         ValueError: If a number is not as described.
@@ -85,6 +87,7 @@ class ConsistencyFlowMatching(Objective):
     step: float = field(default=1e-3, kw_only=True)
     alpha: float = field(default=1e-5, kw_only=True)
     boundary: float = field(default=0.9, kw_only=True)
+    known: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.segments, bool) or int(self.segments) != self.segments or self.segments < 1:
@@ -100,6 +103,12 @@ class ConsistencyFlowMatching(Objective):
                 f"boundary is a time and must lie in [0, 1], got {self.boundary}; "
                 "0 trains on the known ends alone, 1 on consistency alone"
             )
+        if not 0 <= self.known <= 1:
+            raise ValueError(f"known is a share of the training and must lie in [0, 1], got {self.known}")
+
+    def at(self, share: float) -> ConsistencyFlowMatching:
+        """That of the stage: with known ends alone while less than the share `known` of all steps was taken."""
+        return replace(self, boundary=0.0, known=0.0) if share < self.known else self
 
     def loss(
         self,

@@ -75,6 +75,10 @@ class Objective(ABC):
             The loss, a scalar tensor in float32 or finer.
         """
 
+    def at(self, share: float) -> Objective:
+        """The objective of a step before which this share of all steps was taken, in [0, 1): itself, but for stages."""
+        return self
+
     def parts(self, network: Callable[..., Tensor], x1: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss, and what it is made of, by name: what is recorded of the validation; arguments as for `loss`."""
         return {"loss": self.loss(network, x1, generator)}

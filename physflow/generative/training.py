@@ -230,7 +230,7 @@ def _loop(
             # Dropout knows only the global generator; seeded by the step, it has no place in the checkpoint.
             _seed(config.seed + world * record.step + rank, device)
             with _autocast(config, device):
-                loss = objective.loss(forward, x1, run.draws.noise, average)
+                loss = objective.at(record.step / config.steps).loss(forward, x1, run.draws.noise, average)
             run.optimizer.zero_grad()
             # The processes' gradients are averaged, but their shares of the loss add up.
             (world * loss).backward()
