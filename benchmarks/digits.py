@@ -122,11 +122,15 @@ class Case:
         return frechet_distance(feature_statistics([self.features(torch.from_numpy(to_pixels(ds)))]), self.statistics)
 
     def model(self, key: str, seed: int) -> Model:
+        """The model of a method and a seed."""
+        settings = self.bench.settings
+        model, training = methods(self.resolution, settings["quick"])[key]
+        return self.trained(key, model, training, settings["steps"][str(self.resolution)], seed)
+
+    def trained(self, key: str, model: ModelConfig, training: TrainingConfig, steps: int, seed: int) -> Model:
         """A model: one that is there is loaded, otherwise it is trained, an interrupted training goes on."""
-        folder, settings = self.folder / f"{key}-{seed}", self.bench.settings
+        folder = self.folder / f"{key}-{seed}"
         if not (folder / "config.yaml").exists():
-            model, training = methods(self.resolution, settings["quick"])[key]
-            steps = settings["steps"][str(self.resolution)]
             if model.latent.kind == "vae":
                 model = dataclasses.replace(model, latent=dataclasses.replace(model.latent, pretraining_steps=steps))
             training = dataclasses.replace(training, steps=steps, warmup=steps // 10, seed=seed)

@@ -11,7 +11,7 @@ from physflow import results
 from physflow.data.images import digits, to_pixels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-benchmark, classifier = (importlib.import_module(name) for name in ("digits", "digits_classifier"))
+benchmark, classifier, latents = (importlib.import_module(n) for n in ("digits", "digits_classifier", "digits_latents"))
 
 
 @pytest.mark.parametrize("resolution", [8, 16])
@@ -54,3 +54,17 @@ def test_the_whole_in_short(tmp_path, monkeypatch):
     before = (tmp_path / "o" / "table.md").read_text()
     benchmark.main()
     assert (tmp_path / "o" / "table.md").read_text() == before
+
+
+def test_the_analysis_in_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["digits_latents.py", "--quick", "--out", str(tmp_path)])
+    latents.main()
+    found = results.Results.read(tmp_path)
+    adaptive = [row["evaluations"] for row in found.rows if row.get("grid") == "adaptive"]
+    assert len(adaptive) == len(latents.METHODS)
+    assert min(adaptive) > 5
+    assert {picture.file for picture in found.pictures} == {
+        *("manifold.png", "traversal.png", "one-latent.png", "evaluations.png", "training.png"),
+    }
+    for picture in found.pictures:
+        assert (tmp_path / picture.file).stat().st_size > 5000

@@ -110,6 +110,13 @@ def test_presets_have_names_on_the_command_line(words, capsys):
     assert values["training"]["flips"] is True
 
 
+def test_a_misspelt_preset_is_told(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "data.nc", "--out", str(tmp_path), "--config", "mnist-vrfm"])
+    assert stop.value.code == 2
+    assert "unknown preset, and no file, 'mnist-vrfm'; did you mean 'mnist-v-rfm'" in capsys.readouterr().err
+
+
 def run_example(script, source, out, *words, processes=1):
     command = [sys.executable]
     if processes > 1:

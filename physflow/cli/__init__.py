@@ -14,12 +14,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from physflow import __version__
 from physflow.cli.commands import COMMANDS, Command
 from physflow.cli.parser import Parser
 from physflow.config import builtin_presets
+from physflow.config.checks import one_of
 
 __all__ = ["COMMANDS", "Command", "Parser", "main", "make_parser"]
 
@@ -45,7 +47,10 @@ def make_parser(words: Sequence[str] = ()) -> Parser:
         own = name in ("generate", "run")
         subparser = Parser(usage=usage, description=summary, **({"print_config": None} if own else {}))
         if name != "run":  # The experiment is its configuration.
-            subparser.add_argument("--config", action="config", help="a YAML file of the options below")
+            about = "a YAML file of the options below"
+            if name == "train":
+                about += f", or a published model's settings by name: {', '.join(builtin_presets())}"
+            subparser.add_argument("--config", action="config", help=about)
         subparser.words = words
         command.add_options(subparser)
         debug = "show the traceback of an error (or set PHYSFLOW_DEBUG=1)"
@@ -56,12 +61,19 @@ def make_parser(words: Sequence[str] = ()) -> Parser:
 
 
 def _with_presets(words: Sequence[str]) -> list[str]:
-    """The words with the file of a preset in place of its name, after ``train --config``."""
+    """The words with the file of a preset in place of its name, after ``train --config``.
+
+    Raises:
+        ValueError: If what follows is neither a preset, nor a file, nor like the name of one.
+    """
     presets, found = builtin_presets() if "train" in words[:1] else {}, []
     for before, word in zip(("", *words), words, strict=False):
         name = word.removeprefix("--config=")
-        if name in presets and (before == "--config" or name != word):
-            word = word.removesuffix(name) + str(presets[name])
+        if presets and (before == "--config" or name != word):
+            if name in presets:
+                word = word.removesuffix(name) + str(presets[name])
+            elif not Path(name).exists() and not set(name) & {".", os.sep}:
+                one_of("preset, and no file,", name, presets)
         found.append(word)
     return found
 
@@ -74,8 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     words = sys.argv[1:] if arguments is None else arguments
     words = [re.sub(r"^(--[\w.]+=)?[Nn]one$", r"\1null", word) for word in words]
-    words = _with_presets(words)
     parser = make_parser(words)
+    try:
+        words = _with_presets(words)
+    except ValueError as error:
+        parser.error(str(error))
     if not words:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
