@@ -13,7 +13,7 @@ Digits of 8 x 8 pixels, networks, training and distance of `digits.py`, one seed
   it took.
 * Distance by steps of training, each a training of its own to its end, drawn with 10 steps of Euler.
 
-Reference: P. Guo, A. Schwing, "Variational rectified flow matching", ICML 2025, Figure 5 and Tables 1 and 2; A.
+Reference: P. Guo, A. Schwing, "Variational rectified flow matching", ICML 2025, Figure 6 and Tables 1 and 2; A.
 Samaddar et al., "Efficient flow matching using latent variables", 2025, sections 4.2 and 4.4.
 """
 
