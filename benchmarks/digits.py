@@ -185,8 +185,10 @@ def gallery(case: Case, chosen: Sequence[str], shown: int = 10) -> Figure:
         for key in chosen:
             with files.open(case.file(key, 0, steps)) as ds:
                 lines.append(to_pixels(ds.isel(sample=slice(shown))))
-        ax.imshow(np.concatenate([np.concatenate(line[:, 0], axis=1) for line in lines]), cmap="gray_r")
-        n = case.resolution
+        # A margin, lest digits run into each other.
+        margin, n = case.resolution // 8, case.resolution + 2 * (case.resolution // 8)
+        spaced = [np.pad(line[:, 0], ((0, 0), (margin, margin), (margin, margin))) for line in lines]
+        ax.imshow(np.concatenate([np.concatenate(line, axis=1) for line in spaced]), cmap="gray_r")
         ax.set_yticks([n * i + n / 2 for i in range(len(lines))], ["data", *(NAMES[key] for key in chosen)])
         ax.set(xticks=[], title=f"{steps} steps")
         ax.tick_params(length=0)

@@ -9,8 +9,8 @@ Both networks have the 35,746,307 parameters of Tong et al. (2024) and both loop
 times and target of I-CFM, loss, gradient and its limit, Adam with a warm-up, the average of the weights. A turn trains
 either for a few steps from new weights on the same images (digits, magnified to 32 x 32 pixels in three colours), with
 noise of its own. Told are the median over turns of the median time of a step, likewise the ratio of the two within a
-turn, and the mean loss with its standard error over the turns; all of the second half of each turn, for in the first the
-memory is still being claimed.
+turn, and the mean loss with its standard error over the turns; all of the second half of each turn, for in the first
+the memory is still being claimed.
 """
 
 import argparse
