@@ -11,8 +11,9 @@ from physflow.config import TrainingConfig
 from physflow.data import toys
 from physflow.generative import MLP, DrawnBatches, train
 from physflow.generative.couplings import ExactOT, Independent
-from physflow.generative.objectives import LAST_TIME, FlowMatching, LateWeight
+from physflow.generative.objectives import FlowMatching, LateWeight
 from physflow.generative.paths import LinearPath
+from physflow.generative.predictors import LAST_TIME
 from physflow.generative.sources import Source
 
 PREDICTIONS = ("velocity", "data")

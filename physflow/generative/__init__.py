@@ -4,12 +4,13 @@ Nothing here knows about grids or equations: images and fields share it unchange
 v(x, t, z=None) with x of shape (batch, ...), t of shape (batch,) from 0 (noise) to 1 (data), z a latent.
 """
 
-from physflow.generative import latents, networks
+from physflow.generative import latents, networks, samplers
 from physflow.generative.assignment import assignment
 from physflow.generative.batches import BatchSource, BatchStream, DrawnBatches, TensorBatches
 from physflow.generative.bridges import BridgePath, BridgeWeight
 from physflow.generative.consistency import ConsistencyFlowMatching
 from physflow.generative.couplings import Coupling, ExactOT, Independent
+from physflow.generative.diffusions import VE, VP
 from physflow.generative.entropic import SchroedingerBridge, Sinkhorn
 from physflow.generative.exploration import latent_grid, latent_values, many_from_one, traverse
 from physflow.generative.integrators import (
@@ -23,6 +24,7 @@ from physflow.generative.integrators import (
     RightHandSide,
     RungeKutta,
     Solver,
+    SolverDiverged,
     integrate,
 )
 from physflow.generative.latents import (
@@ -60,11 +62,24 @@ from physflow.generative.networks import (
     SiTEncoder,
     UNet,
 )
-from physflow.generative.objectives import LAST_TIME, Evaluation, FlowMatching, LateWeight, Objective
+from physflow.generative.objectives import Evaluation, FlowMatching, LateWeight, Objective
 from physflow.generative.paths import LinearPath, Path, Quantity, Velocity
 from physflow.generative.physics import PhysicsInformed
+from physflow.generative.predictors import LAST_TIME, Predictor, time_at
 from physflow.generative.reflow import Pairs, ReFlow, reflow_pairs
 from physflow.generative.regression import Origin, Regression
+from physflow.generative.samplers import (
+    DDIM,
+    EDM,
+    EulerMaruyama,
+    Noise,
+    PredictorCorrector,
+    ProbabilityFlow,
+    Sampler,
+    StochasticHeun,
+    normals,
+    simulate,
+)
 from physflow.generative.schedules import CondOT, Cosine
 from physflow.generative.seeds import item_generator
 from physflow.generative.sources import Drawn, Gaussian, GaussianProcess, Source
@@ -74,12 +89,16 @@ from physflow.generative.training import TrainingDiverged, train
 from physflow.generative.vae import ELBO, VAE
 
 __all__ = [
+    "DDIM",
+    "EDM",
     "ELBO",
     "INPUTS",
     "LAST_TIME",
     "MLP",
     "RK4",
     "VAE",
+    "VE",
+    "VP",
     "Adaptive",
     "BatchSource",
     "BatchStream",
@@ -106,6 +125,7 @@ __all__ = [
     "Encoded",
     "Encodings",
     "Euler",
+    "EulerMaruyama",
     "Evaluation",
     "ExactOT",
     "Faded",
@@ -123,6 +143,7 @@ __all__ = [
     "MLPEncoder",
     "Midpoint",
     "MixturePrior",
+    "Noise",
     "NormalLatent",
     "Objective",
     "Origin",
@@ -131,21 +152,27 @@ __all__ = [
     "PhysicsInformed",
     "Posterior",
     "Preconditioned",
+    "Predictor",
+    "PredictorCorrector",
     "Prior",
+    "ProbabilityFlow",
     "Quantity",
     "ReFlow",
     "Regression",
     "ResNet",
     "RightHandSide",
     "RungeKutta",
+    "Sampler",
     "SchroedingerBridge",
     "SiT",
     "SiTEncoder",
     "Sinkhorn",
     "Sinusoids",
     "Solver",
+    "SolverDiverged",
     "Source",
     "StandardNormal",
+    "StochasticHeun",
     "TensorBatches",
     "TimeLaw",
     "TrainingDiverged",
@@ -161,8 +188,12 @@ __all__ = [
     "latents",
     "many_from_one",
     "networks",
+    "normals",
     "reflow_pairs",
+    "samplers",
+    "simulate",
     "starting_points",
+    "time_at",
     "train",
     "traverse",
 ]

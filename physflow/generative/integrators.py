@@ -41,11 +41,28 @@ __all__ = [
     "RightHandSide",
     "RungeKutta",
     "Solver",
+    "SolverDiverged",
+    "called",
+    "check_finite",
     "integrate",
 ]
 
 Callback = Callable[[int, float, Tensor], Tensor | None]
 RightHandSide = Callable[[Tensor, float], Tensor]
+
+
+class SolverDiverged(FloatingPointError):
+    """A solution that stopped being finite.
+
+    Attributes:
+        t: The time at which it did.
+        times: The times of the finite states that are kept.
+        states: Those states: all so far where a trajectory was asked for, otherwise the last one.
+    """
+
+    def __init__(self, message: str, t: float, times: Sequence[float], states: Sequence[Tensor]) -> None:
+        super().__init__(message)
+        self.t, self.times, self.states = t, tuple(times), tuple(states)
 
 
 class Solver(ABC):
@@ -68,7 +85,7 @@ class Solver(ABC):
             The state at the last time, or the states at all times stacked along a new first axis.
 
         Raises:
-            FloatingPointError: If the state stops being finite.
+            SolverDiverged: If the state stops being finite.
         """
 
 
@@ -102,11 +119,10 @@ class RungeKutta(Solver):
         states = [x]
         for i, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             x = self.step(f, x, t, t_next)
-            _check_finite(x, t_next, "the state")
+            check_finite(x, t_next, "the state", states, times[:i])
             if callback is not None:
-                x = _called(callback, i, t_next, x)
-            if trajectory:
-                states.append(x)
+                x = called(callback, i, t_next, x)
+            states = [*states, x] if trajectory else [x]
         return torch.stack(states) if trajectory else x
 
 
@@ -198,7 +214,7 @@ class Adaptive(Solver):
 
         Raises:
             ValueError: If there is a callback.
-            FloatingPointError: If the velocity stops being finite, or the tolerance cannot be met.
+            SolverDiverged: If the velocity stops being finite, or the tolerance cannot be met.
         """
         if callback is not None:
             raise ValueError(
@@ -213,14 +229,14 @@ class Adaptive(Solver):
         from torchdiffeq import odeint
 
         low, high = sorted((times[0], times[-1]))
-        t_last = times[0]
+        start, t_last = x, times[0]
 
         def right_hand_side(t: Tensor, x: Tensor) -> Tensor:
             nonlocal t_last
             # The heuristic for the first step probes where it likes, even beyond the end time.
             t_last = min(max(t.item(), low), high)
             velocity = f(x, t_last)
-            _check_finite(velocity, t_last, "the velocity")
+            check_finite(velocity, t_last, "the velocity", (start,), times[:1])
             return velocity
 
         t = torch.tensor(times, dtype=torch.float64, device=x.device)
@@ -231,11 +247,14 @@ class Adaptive(Solver):
             reason = str(error).partition(":")[0]
             if not reason.startswith(("underflow in dt", "non-finite values in state")):
                 raise
-            raise FloatingPointError(
+            raise SolverDiverged(
                 f"{self} cannot go on near t = {t_last:.6g} ({reason}); "
-                "raise rtol and atol, integrate in float64, or use fixed steps"
+                "raise rtol and atol, integrate in float64, or use fixed steps",
+                t_last,
+                times[:1],
+                (start,),
             ) from error
-        _check_finite(states[-1], times[-1], "the state")
+        check_finite(states[-1], times[-1], "the state", (start,), times[:1])
         return states if trajectory else states[-1]
 
 
@@ -276,7 +295,8 @@ def integrate(
         TypeError: If `x0` does not hold floating-point numbers.
         ValueError: If the interval or `steps` is wrong, the velocity or the callback changes the shape of x,
             or there is a callback for `Adaptive`.
-        FloatingPointError: If the state stops being finite; the message names the time.
+        SolverDiverged: If the state stops being finite; the message names the time, and it has the states so far
+            (of `Adaptive`, the first).
     """
     if not x0.is_floating_point():
         raise TypeError(f"expected a state of a floating-point type, got {x0.dtype}")
@@ -289,7 +309,7 @@ def integrate(
     if isinstance(steps, bool) or int(steps) != steps or steps < 1:
         raise ValueError(f"steps must be a whole number of at least 1, got {steps}")
     t0, t1 = float(t0), float(t1)
-    _check_finite(x0, t0, "the state")
+    check_finite(x0, t0, "the state")
 
     def f(x: Tensor, t: float) -> Tensor:
         time = torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
@@ -310,24 +330,39 @@ def _combine(x: Tensor, h: float, weights: Sequence[float], stages: Sequence[Ten
     return x
 
 
-def _check_finite(x: Tensor, t: float, name: str) -> None:
+def check_finite(x: Tensor, t: float, name: str, states: Sequence[Tensor] = (), times: Sequence[float] = ()) -> None:
+    """Refuse a state, or a velocity, that is not finite.
+
+    Arguments:
+        x: The state, shape (batch, ...).
+        t: Its time.
+        name: What it is, for the message.
+        states: The states so far.
+        times: The times so far; the last of them are those of the states.
+
+    Raises:
+        SolverDiverged: If it is not; it has the states.
+    """
     finite = torch.isfinite(x)
     if not finite.all():
         items = int((~finite.reshape(len(x), -1).all(1)).sum())
-        raise FloatingPointError(
+        raise SolverDiverged(
             f"{name} is not finite (NaN or infinity) at t = {t:.6g} in {items} of {len(x)} items; "
-            "check the velocity there, or take more steps"
+            "check the velocity there, or take more steps",
+            t,
+            tuple(times)[len(times) - len(states) :],
+            tuple(states),
         )
 
 
-def _called(callback: Callback, step: int, t: float, x: Tensor) -> Tensor:
+def called(callback: Callback, step: int, t: float, x: Tensor) -> Tensor:
     """The state after the callback."""
     replaced = callback(step, t, x)
     if replaced is None:
         return x
     if replaced.shape != x.shape:
         raise ValueError(f"expected the callback to keep the shape {tuple(x.shape)} of x, got {tuple(replaced.shape)}")
-    _check_finite(replaced, t, "the state returned by the callback")
+    check_finite(replaced, t, "the state returned by the callback")
     return replaced.to(x.dtype)
 
 

@@ -32,7 +32,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +41,12 @@ from physflow.config import nearest
 from physflow.generative.couplings import Coupling, Independent
 from physflow.generative.latents.base import Latent
 from physflow.generative.latents.conditioned import Conditioned
-from physflow.generative.paths import LinearPath, Path, Velocity
+from physflow.generative.paths import LinearPath, Path, Quantity, Velocity
+from physflow.generative.predictors import Predictor
 from physflow.generative.sources import Gaussian, Source
 from physflow.generative.times import TimeLaw, Uniform
 
-__all__ = ["LAST_TIME", "Evaluation", "FlowMatching", "LateWeight", "Objective"]
-
-LAST_TIME = 1 - 1e-3
-"""The latest time for the velocity of a data-predicting network, whose formula is 0/0 at t = 1."""
+__all__ = ["Evaluation", "FlowMatching", "LateWeight", "Objective"]
 
 
 class Objective(ABC):
@@ -141,12 +139,13 @@ class FlowMatching(Objective):
         beta: The weight of the divergence of a stochastic latent, in units of the mean squared error per nat.
         times: The law of the time; another than the uniform one is a weight by its density.
         weight: The weight :math:`w(t)`, a map of times (batch,) to values (batch,); None is :math:`w = 1`.
-        prediction: What the network returns: ``"velocity"``, or ``"data"``, the clean sample. The data
-            prediction of a `LinearPath` with a tube is that of the tube's end, as its docstring says.
+        prediction: What the network returns: ``"velocity"``, ``"data"`` (the clean sample), ``"noise"`` or
+            ``"score"``. The data prediction of a `LinearPath` with a tube is that of the tube's end, as its docstring
+            says; the error of a score is infinite at t = 1 without a weight (`ScoreMatching`).
 
     Raises:
-        ValueError: If `prediction` is neither, `beta` is negative or not finite, or there is a latent and a coupling
-            other than `Independent`.
+        ValueError: If `prediction` is none of these, `beta` is negative or not finite, or there is a latent and a
+            coupling other than `Independent`.
     """
 
     path: Path = field(default_factory=LinearPath)
@@ -156,11 +155,11 @@ class FlowMatching(Objective):
     beta: float = field(default=1e-3, kw_only=True)
     times: TimeLaw = field(default_factory=Uniform, kw_only=True)
     weight: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
-    prediction: Literal["velocity", "data"] = field(default="velocity", kw_only=True)
+    prediction: Quantity = field(default="velocity", kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.prediction not in ("velocity", "data"):
-            hint = nearest(self.prediction, ("velocity", "data"))
+        if self.prediction not in get_args(Quantity):
+            hint = nearest(self.prediction, get_args(Quantity))
             raise ValueError(f"unknown prediction {self.prediction!r} of a network; {hint}")
         if self.latent is not None and not self.coupling.independent:
             raise ValueError(
@@ -218,8 +217,7 @@ class FlowMatching(Objective):
         x0, x1 = self.coupling(x0, x1, generator)
         t = self.times.sample(len(x1), generator, dtype=x1.dtype).to(x1.device)
         x_t, target = self.path.interpolate(x0, x1, t, generator)
-        if self.prediction == "data":
-            target = self.path.convert(target, x_t, t, given="velocity", wanted="data")
+        target = self.path.convert(target, x_t, t, given="velocity", wanted=self.prediction)
 
         predicted, kl = self._predict(network, x_t, t, x0, item, generator)
         if predicted.shape != target.shape:
@@ -272,10 +270,8 @@ class FlowMatching(Objective):
     def velocity(self, network: Callable[..., Tensor]) -> Velocity:
         r"""The marginal velocity that a trained network stands for.
 
-        A data-predicting network is evaluated at :math:`\min(t, 0.999)` (`LAST_TIME`), because its velocity
-        :math:`(D - x) / (1 - t)` is 0/0 at :math:`t = 1`, where a solver may ask for it. An error of the
-        network enters the velocity divided by :math:`1 - t`: generate with a solver that stays away from
-        :math:`t = 1` (`Euler`, `Midpoint`, `Heun`), and invert with a velocity-predicting network.
+        Of a network that predicts something else it is made by conversion, which needs a distance from the ends of the
+        path: see `Predictor`. Invert with a velocity-predicting network.
 
         Arguments:
             network: The network that was trained on this objective.
@@ -283,15 +279,11 @@ class FlowMatching(Objective):
         Returns:
             The callable v(x, t, z=None), to be given to `integrate`.
         """
-        if self.prediction == "velocity":
-            return network
+        return network if self.prediction == "velocity" else self.predictor(network)
 
-        def velocity(x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
-            t = t.clamp(max=LAST_TIME)
-            data = network(x, t) if z is None else network(x, t, z)
-            return self.path.convert(data, x, t, given="data", wanted="velocity")
-
-        return velocity
+    def predictor(self, network: Callable[..., Tensor]) -> Predictor:
+        """The trained network with its path, which tells data, noise and score too, and samples with noise."""
+        return Predictor(network, self.path, self.prediction)
 
 
 def _facts(latent: Latent) -> dict[str, Any]:

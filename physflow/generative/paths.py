@@ -39,7 +39,7 @@ from torch import Tensor
 from physflow.config import nearest
 from physflow.generative.sources import Gaussian
 
-__all__ = ["LinearPath", "Path", "Quantity", "Velocity"]
+__all__ = ["LinearPath", "Path", "Quantity", "Velocity", "check_prediction", "per_item"]
 
 Quantity = Literal["velocity", "data", "noise", "score"]
 
@@ -86,6 +86,31 @@ class Path(ABC):
         r"""The scale :math:`r_t` (batch,) in :math:`\nabla \log p_t = -N / r_t`: here :math:`\sigma_t`."""
         return self.sigma(t)
 
+    def drift(self, t: Tensor) -> Tensor:
+        r"""The rate :math:`f_t = d \log \alpha_t / dt` (batch,) of the noising process.
+
+        With `squared_diffusion` it splits the velocity, :math:`v = f_t x + \tfrac12 g_t^2 \nabla \log p_t`, for
+        :math:`x_0 \sim N(0, I)` drawn independently of :math:`x_1`. Infinite where :math:`\alpha = 0`.
+        """
+        a, _, c, _ = self.shares(t)
+        return c / a
+
+    def squared_diffusion(self, t: Tensor) -> Tensor:
+        r"""The squared diffusion :math:`g_t^2` (batch,) of the noising process; see `drift`.
+
+        With :math:`r` of `score_scale` it is :math:`2 r (b c / a - d)`, on a path of schedules alone
+        :math:`2 \sigma_t^2 f_t - d \sigma_t^2 / dt`. Infinite where :math:`\alpha = 0`.
+        """
+        _, b, _, d = self.shares(t)
+        return 2 * self.score_scale(t) * (b * self.drift(t) - d)
+
+    def spread(self, t: Tensor) -> Tensor:
+        r"""The size :math:`\sqrt{\alpha_t^2 + \sigma_t^2}` (batch,) of :math:`x_t`, for data of unit variance.
+
+        At :math:`t = 0` it scales a draw of N(0, I) to a starting point: 1 on every path that starts from pure noise.
+        """
+        return torch.hypot(self.alpha(t), self.sigma(t))
+
     def interpolate(
         self, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -105,8 +130,8 @@ class Path(ABC):
         """
         if x0.shape != x1.shape:
             raise ValueError(f"expected source and data of one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")
-        x_t = _expand(self.alpha(t), x1) * x1 + _expand(self.sigma(t), x0) * x0
-        u_t = _expand(self.d_alpha(t), x1) * x1 + _expand(self.d_sigma(t), x0) * x0
+        x_t = per_item(self.alpha(t), x1) * x1 + per_item(self.sigma(t), x0) * x0
+        u_t = per_item(self.d_alpha(t), x1) * x1 + per_item(self.d_sigma(t), x0) * x0
         return x_t, u_t
 
     def convert(self, value: Tensor, x: Tensor, t: Tensor, *, given: Quantity, wanted: Quantity) -> Tensor:
@@ -131,25 +156,18 @@ class Path(ABC):
                 :math:`t = 1` (:math:`\sigma = 0`) the data prediction says nothing of the noise and no noise
                 is left to define a score.
         """
-        for quantity in (given, wanted):
-            if quantity not in typing.get_args(Quantity):
-                hint = nearest(quantity, typing.get_args(Quantity))
-                raise ValueError(f"unknown prediction {quantity!r}; {hint}")
-        if value.shape != x.shape:
-            raise ValueError(
-                f"expected the prediction to have the shape {tuple(x.shape)} of x, got {tuple(value.shape)}"
-            )
+        check_prediction(value, x, given, wanted)
         if given == wanted:
             return value
         if given == "score":
-            noise = -_expand(self.score_scale(t), x) * value
+            noise = -per_item(self.score_scale(t), x) * value
             return self.convert(noise, x, t, given="noise", wanted=wanted)
         if wanted == "score":
             noise = self.convert(value, x, t, given=given, wanted="noise")
             return -_divide(noise, self.score_scale(t), t, "x_t holds no noise (sigma = 0)")
 
         a, b, c, d = self.shares(t)
-        alpha, sigma, d_alpha, d_sigma = (_expand(share, x) for share in (a, b, c, d))
+        alpha, sigma, d_alpha, d_sigma = (per_item(share, x) for share in (a, b, c, d))
         if given == "velocity":
             # The two equations x = alpha D + sigma N and v = d_alpha D + d_sigma N, solved for one unknown.
             numerator = d_sigma * x - sigma * value if wanted == "data" else alpha * value - d_alpha * x
@@ -247,7 +265,21 @@ class LinearPath(Path):
         return x_t, u_t
 
 
-def _expand(schedule: Tensor, x: Tensor) -> Tensor:
+def check_prediction(value: Tensor, x: Tensor, given: Quantity, wanted: Quantity) -> None:
+    """Refuse names of predictions that there are not, and a prediction of another shape than its point x.
+
+    Raises:
+        ValueError: If a name or the shape is wrong.
+    """
+    for quantity in (given, wanted):
+        if quantity not in typing.get_args(Quantity):
+            hint = nearest(quantity, typing.get_args(Quantity))
+            raise ValueError(f"unknown prediction {quantity!r}; {hint}")
+    if value.shape != x.shape:
+        raise ValueError(f"expected the prediction to have the shape {tuple(x.shape)} of x, got {tuple(value.shape)}")
+
+
+def per_item(schedule: Tensor, x: Tensor) -> Tensor:
     """Values (batch,) in the dtype of x (batch, ...), shaped to multiply it."""
     if schedule.shape != x.shape[:1]:
         raise ValueError(f"expected one time per item, shape {tuple(x.shape[:1])}, got {tuple(schedule.shape)}")
@@ -261,4 +293,4 @@ def _divide(numerator: Tensor, denominator: Tensor, t: Tensor, reason: str) -> T
             f"this conversion does not exist at t = {t[singular][0].item():g}: {reason}; "
             "use times strictly between 0 and 1"
         )
-    return numerator / _expand(denominator, numerator)
+    return numerator / per_item(denominator, numerator)
