@@ -1,6 +1,6 @@
 """What a latent does on digits: its manifold, a walk along it, many digits of one z, and quality by cost.
 
-    python benchmarks/digits_latents.py --out benchmarks/results/digits-latents     # about 15 minutes on 2 cores
+    python benchmarks/digits_latents.py --out benchmarks/results/digits-latents     # about 20 minutes on 2 cores
     python benchmarks/digits_latents.py --quick --out digits-latents                # about a minute
 
 Digits of 8 x 8 pixels, networks, training and distance of `digits.py`, one seed.
