@@ -20,6 +20,8 @@ from physflow.generative import (
     MLP,
     RK4,
     VAE,
+    VE,
+    VP,
     Adaptive,
     BridgePath,
     BridgeWeight,
@@ -310,6 +312,10 @@ def make_residual(equation: Equation, transform: Transform) -> Callable[[Tensor]
 def _path(training: TrainingConfig) -> Path:
     if training.path == "cosine":
         return Cosine()
+    if training.path == "vp":
+        return VP()
+    if training.path == "ve":
+        return VE(training.sigma)
     kinds: dict[str, type[LinearPath | CondOT | BridgePath]] = {
         "linear": LinearPath,
         "condot": CondOT,

@@ -389,7 +389,7 @@ def _guided(
     with torch.no_grad(), tqdm(total=n, desc="condition", unit="field", disable=not progress) as bar:
         for first in range(0, n, _BLOCK):
             indices = range(first, min(first + _BLOCK, n))
-            x0, _ = starting_points(objective.source, model.shape, seed, indices)
+            x0, _ = starting_points(objective.start, model.shape, seed, indices)
             pieces.append(decode(integrate(velocity, x0, steps=steps)).float())
             bar.update(len(indices))
     return torch.cat(pieces)

@@ -262,7 +262,7 @@ class Model:
         with torch.inference_mode(), tqdm(total=n, desc="sample", unit="field", disable=not progress) as bar:
             for first in range(0, n, _BLOCK):
                 indices = range(first, first + _BLOCK)
-                x0, z = starting_points(self.objective.source, self.shape, seed, indices, self.prior, given, one_noise)
+                x0, z = starting_points(self.objective.start, self.shape, seed, indices, self.prior, given, one_noise)
                 y = integrate(velocity, x0.to(device), solver_object, steps, None if z is None else z.to(device))
                 items = y if z is None or self.latent is None else self.latent.join(z.to(device), y)
                 fields = self.transform.inverse(items.double()).cpu().to(getattr(torch, dtype))

@@ -230,6 +230,8 @@ def test_impossible_combinations_are_refused(data, tmp_path):
     [
         {"path": "condot", "sigma": 0.01},
         {"path": "cosine", "times": "logit-normal"},
+        {"path": "vp", "prediction": "noise"},
+        {"path": "ve", "sigma": 0.01, "prediction": "data"},
         {"path": "bridge", "sigma": 0.1, "coupling": "sb"},
         {"path": "linear", "sigma": 0.1, "prediction": "data", "weight": "late"},
         {"coupling": "ot", "ot_factor": 3},
@@ -240,9 +242,11 @@ def test_impossible_combinations_are_refused(data, tmp_path):
 def test_every_method_trains_and_draws(settings, data, tmp_path):
     training = TrainingConfig(**{**vars(TRAINING), **settings})
     model = train_model(data, tmp_path / "model", model=ModelConfig(**MLP), training=training)
-    ds = model.sample(3, steps=3, solver="euler")
+    # Along ve, where the noise falls by a factor of 5,000, a few steps of Euler's method do not even keep their sign.
+    steps = 40 if settings.get("path") == "ve" else 3
+    ds = model.sample(3, steps=steps, solver="euler")
     assert np.isfinite(ds["pressure"]).all()
-    xr.testing.assert_identical(physflow.load(tmp_path / "model").sample(3, steps=3, solver="euler"), ds)
+    xr.testing.assert_identical(physflow.load(tmp_path / "model").sample(3, steps=steps, solver="euler"), ds)
 
 
 @pytest.mark.parametrize(

@@ -343,18 +343,20 @@ def test_preconditioned_zero_is_the_flow_between_unit_gaussians(path, shape):
     zero = Given(torch.zeros(1, dtype=torch.float64))
     torch.testing.assert_close(Preconditioned(zero, path)(x, t), velocity)
     torch.testing.assert_close(Preconditioned(zero, path, "data")(x, t), data)
+    noise = sigma / (alpha**2 + sigma**2) * x
+    torch.testing.assert_close(Preconditioned(zero, path, "noise")(x, t), noise)
 
 
 @every_path
-@pytest.mark.parametrize("prediction", ["velocity", "data"])
+@pytest.mark.parametrize("prediction", ["velocity", "data", "noise"])
 def test_preconditioned_network_has_input_and_target_of_unit_variance(path, prediction):
-    """The network that would be exact is r = (sigma x1 - alpha x0) / sqrt(D), whatever is predicted."""
+    """The network that would be exact is r = (sigma x1 - alpha x0) / sqrt(D), for the noise -r."""
     x0, x1, t = draw(4, 20_000, seed=2), draw(4, 20_000, seed=3), torch.linspace(0, 1, 4, dtype=torch.float64)
     alpha, sigma, d_alpha, d_sigma = (f(t)[:, None] for f in (path.alpha, path.sigma, path.d_alpha, path.d_sigma))
     x, u = alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0
-    r = Given((sigma * x1 - alpha * x0) / (alpha**2 + sigma**2).sqrt())
+    r = Given((-1 if prediction == "noise" else 1) * (sigma * x1 - alpha * x0) / (alpha**2 + sigma**2).sqrt())
     result = Preconditioned(r, path, prediction)(x, t)
-    torch.testing.assert_close(result, u if prediction == "velocity" else x1)
+    torch.testing.assert_close(result, {"velocity": u, "data": x1, "noise": x0}[prediction])
     for value in (r.asked[0], r.value):
         torch.testing.assert_close(value.var(1), torch.ones(4, dtype=torch.float64), rtol=0.05, atol=0)
     assert (r.asked[0] * r.value).mean(1).abs().max() < 0.05

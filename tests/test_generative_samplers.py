@@ -201,6 +201,17 @@ def test_a_latent_reaches_the_network():
         assert simulate(Predictor(network, Cosine()), draw(3, 1), sampler, 3, seeded(), z).shape == (3, 1)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("given", ["data", "noise", "score"])
+def test_networks_that_predict_something_else_sample_from_pure_noise(sampler, given):
+    """Where their velocity does not exist, at the very ends, that of a time nearby is taken."""
+    flow, n = mixture().target.flow(Cosine()), 400
+    model = Predictor(lambda x, t, z=None: getattr(flow, given)(x, t), Cosine(), given)
+    x = simulate(model, draw(n, 2), sampler, 100, seeded())
+    assert x.isfinite().all()
+    assert (x.mean(0) - flow.target.mean).abs().max() < 0.4
+
+
 def test_edm_times_are_its_levels():
     for path in PATHS:
         times = torch.tensor(EDM(sigma_min=0.1, sigma_max=5.0).times(path, 8), dtype=torch.float64)

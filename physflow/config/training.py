@@ -32,8 +32,9 @@ class TrainingConfig:
         ema: Decay of the exponential moving average of the weights, which is what samples.
         objective: Flow matching; consistency flow matching; or regression on the latent, the anchor of a flow. ReFlow,
             which trains on the samples of another model, is for Python: physflow.generative.ReFlow.
-        path: Straight line (I-CFM), straight with shrinking noise (CondOT), cosine, or Schroedinger bridge.
-        sigma: Width of the path: of the line's tube, of the noise left at the data (condot), of the bridge.
+        path: Straight line (I-CFM), straight with shrinking noise (CondOT), cosine, or Schroedinger bridge; those of
+            diffusion models, variance preserving (vp) and exploding (ve, up to 50 times the spread of the data).
+        sigma: Width of the path: of the line's tube, of the noise left at the data (condot, ve), of the bridge.
         segments: Pieces of time in which consistency flow matching makes trajectories straight, in the second half of
             its steps; the first is flow matching to their ends.
         times: How training times are drawn.
@@ -67,11 +68,11 @@ class TrainingConfig:
     clip: float = 1.0
     ema: float = 0.999
     objective: Literal["flow", "consistency", "regression"] = "flow"
-    path: Literal["linear", "condot", "cosine", "bridge"] = "linear"
+    path: Literal["linear", "condot", "cosine", "bridge", "vp", "ve"] = "linear"
     sigma: float = 0.0
     segments: int = 2
     times: Literal["uniform", "logit-normal"] = "uniform"
-    prediction: Literal["velocity", "data"] = "velocity"
+    prediction: Literal["velocity", "data", "noise"] = "velocity"
     weight: Literal["even", "late"] = "even"
     physics: float = 0.0
     fresh: bool = False
@@ -104,8 +105,16 @@ class TrainingConfig:
                 raise ValueError(f"objective={self.objective!r} has no use for {name}={value!r}: keep {default!r}")
         if self.objective == "consistency" and self.path not in ("linear", "condot"):
             raise ValueError(f"objective='consistency' needs a straight path, linear or condot, got path={self.path!r}")
-        if self.path == "cosine" and self.sigma != 0:
-            raise ValueError(f"path='cosine' has no width: leave sigma at 0, got {self.sigma:g}")
+        if self.path in ("cosine", "vp") and self.sigma != 0:
+            raise ValueError(f"path={self.path!r} has no width: leave sigma at 0, got {self.sigma:g}")
+        if self.path == "vp" and self.prediction == "velocity":
+            raise ValueError(
+                "path='vp' has a velocity whose error is infinite at the data: use prediction='noise' or 'data'"
+            )
+        if self.path == "ve" and not 0 < self.sigma < 50:
+            raise ValueError(
+                f"path='ve' needs 0 < sigma < 50, the noise left at the data, such as sigma=0.01; got {self.sigma:g}"
+            )
         if self.path == "condot" and not 0 <= self.sigma < 1:
             raise ValueError(f"path='condot' needs 0 <= sigma < 1, the noise left at the data, got {self.sigma:g}")
         if self.segments != 2 and self.objective != "consistency":
@@ -114,7 +123,7 @@ class TrainingConfig:
             raise ValueError(f"coupling='sb' goes with path='bridge', of the same width sigma, got path={self.path!r}")
         if self.ot_factor > 1 and self.coupling != "ot":
             raise ValueError(f"ot_factor={self.ot_factor} is for coupling='ot', got coupling={self.coupling!r}")
-        if self.path == "bridge" and (self.prediction == "data" or self.weight == "late"):
+        if self.path == "bridge" and (self.prediction != "velocity" or self.weight == "late"):
             raise ValueError(
                 "path='bridge' is learnt as a velocity with a weight of its own, t (1 - t): use prediction='velocity' "
                 "and weight='even'"

@@ -81,8 +81,9 @@ from physflow.generative.samplers import (
     simulate,
 )
 from physflow.generative.schedules import CondOT, Cosine
+from physflow.generative.score_matching import Counts, ErrorWeight, ScoreMatching
 from physflow.generative.seeds import item_generator
-from physflow.generative.sources import Drawn, Gaussian, GaussianProcess, Source
+from physflow.generative.sources import Drawn, Gaussian, GaussianProcess, Scaled, Source
 from physflow.generative.starts import starting_points
 from physflow.generative.times import LogitNormal, TimeLaw, Uniform
 from physflow.generative.training import TrainingDiverged, train
@@ -118,12 +119,14 @@ __all__ = [
     "Coordinates",
     "Cosine",
     "Counted",
+    "Counts",
     "Coupling",
     "DiagonalMixture",
     "Drawn",
     "DrawnBatches",
     "Encoded",
     "Encodings",
+    "ErrorWeight",
     "Euler",
     "EulerMaruyama",
     "Evaluation",
@@ -163,7 +166,9 @@ __all__ = [
     "RightHandSide",
     "RungeKutta",
     "Sampler",
+    "Scaled",
     "SchroedingerBridge",
+    "ScoreMatching",
     "SiT",
     "SiTEncoder",
     "Sinkhorn",

@@ -43,7 +43,7 @@ from physflow.generative.latents.base import Latent
 from physflow.generative.latents.conditioned import Conditioned
 from physflow.generative.paths import LinearPath, Path, Quantity, Velocity
 from physflow.generative.predictors import Predictor
-from physflow.generative.sources import Gaussian, Source
+from physflow.generative.sources import Gaussian, Scaled, Source
 from physflow.generative.times import TimeLaw, Uniform
 
 __all__ = ["Evaluation", "FlowMatching", "LateWeight", "Objective"]
@@ -51,6 +51,14 @@ __all__ = ["Evaluation", "FlowMatching", "LateWeight", "Objective"]
 
 class Objective(ABC):
     """A scalar to minimise over the weights of a network."""
+
+    source: Source
+    """The law of the noise."""
+
+    @property
+    def start(self) -> Source:
+        """The law of the state from which samples start."""
+        return self.source
 
     @abstractmethod
     def loss(
@@ -280,6 +288,12 @@ class FlowMatching(Objective):
             The callable v(x, t, z=None), to be given to `integrate`.
         """
         return network if self.prediction == "velocity" else self.predictor(network)
+
+    @property
+    def start(self) -> Source:
+        """The source; on paths that do not start from it, such as `VE`, in the size of the path's first state."""
+        spread = self.path.spread(torch.zeros(1, dtype=torch.float64)).item()
+        return self.source if spread == 1 else Scaled(self.source, spread)
 
     def predictor(self, network: Callable[..., Tensor]) -> Predictor:
         """The trained network with its path, which tells data, noise and score too, and samples with noise."""

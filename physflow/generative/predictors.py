@@ -63,7 +63,7 @@ class Predictor:
 
     def __call__(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """The velocity at x (batch, ...) and t (batch,), z the latent or None."""
-        return self.predict(x, self._inside(t), "velocity", z=z)[0]
+        return self.predict(x, self.inside(t), "velocity", z=z)[0]
 
     def data(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         r"""The data prediction :math:`E[x_1 \mid x_t = x]`; see `predict`."""
@@ -112,18 +112,16 @@ class Predictor:
             half = torch.full((1,), 0.5)
             if not torch.equal(one.score_scale(half), one.sigma(half)) or not _plain(one):
                 raise ValueError(f"{one} adds noise of its own, and its points are those of no other path")
-        # What is the same on both paths, and follows from what is given also where no noise is left.
-        kept: Quantity = {"velocity": "data", "score": "noise"}.get(self.given, self.given)  # type: ignore[assignment]
 
         def network(x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
             tau = time_at(self.path, path.alpha(t), path.sigma(t))
             scale = self.path.spread(tau) / path.spread(t)
-            return self.predict(per_item(scale, x) * x, tau.to(t.dtype), kept, z=z)[0]
+            return self.predict(per_item(scale, x) * x, self.inside(tau.to(t.dtype)), "data", z=z)[0]
 
-        return Predictor(network, path, kept)
+        return Predictor(network, path, "data")
 
-    def _inside(self, t: Tensor) -> Tensor:
-        """The nearest times at which the velocity follows from what is given."""
+    def inside(self, t: Tensor) -> Tensor:
+        """The nearest times, shape (batch,), at which the velocity follows from what is given."""
         if self.given == "velocity":
             return t
         ends = torch.tensor([0.0, 1.0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Drawn", "Gaussian", "GaussianProcess", "Source"]
+__all__ = ["Drawn", "Gaussian", "GaussianProcess", "Scaled", "Source"]
 
 
 class Source(ABC):
@@ -123,3 +123,26 @@ class Drawn(Source):
         if x0.shape != tuple(shape):
             raise ValueError(f"expected draws of the shape {tuple(shape)} of the data, got {tuple(x0.shape)}")
         return x0.to(device, dtype)
+
+
+@dataclass(frozen=True)
+class Scaled(Source):
+    """Another source, larger or smaller: where paths start that do not start from the source itself.
+
+    Arguments:
+        source: The source.
+        factor: What its draws are multiplied by.
+    """
+
+    source: Source
+    factor: float
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Scaled draws; see `Source.sample`."""
+        return self.factor * self.source.sample(shape, generator, dtype, device)

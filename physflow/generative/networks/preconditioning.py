@@ -28,7 +28,8 @@ it :math:`\alpha x_t / D`, the linear prediction of the data, which fades with w
 :math:`t = 0`, where the state is pure noise, independent of the data, it need not learn to ignore it. Under a coupling
 that ties noise to data the state says something at :math:`t = 0` too, and must not fade.
 
-Predictions of velocity and of data hold the same :math:`F`; they differ in how the loss weights it over t.
+Predictions of velocity, data and noise hold the same :math:`F`, but for its sign; they differ in how the loss weights
+it over t.
 
 References:
     Karras, Aittala, Aila and Laine (2022), Elucidating the design space of diffusion-based generative models,
@@ -47,7 +48,7 @@ from physflow.generative.paths import Path
 
 __all__ = ["Faded", "Preconditioned"]
 
-Prediction = Literal["velocity", "data"]
+Prediction = Literal["velocity", "data", "noise"]
 
 
 class _Wrapped(nn.Module):
@@ -82,19 +83,21 @@ class Faded(_Wrapped):
 
 
 class Preconditioned(_Wrapped):
-    r"""The velocity or the data predicted through a scaled network.
+    r"""The velocity, the data or the noise predicted through a scaled network.
 
     .. math:: v(x, t, z) &= \frac{\dot\alpha \alpha + \dot\sigma \sigma}{D} x
               + \frac{|\dot\alpha \sigma - \dot\sigma \alpha|}{\sqrt{D}} F(x / \sqrt{D}, t, z)
 
               \hat x_1(x, t, z) &= \frac{\alpha}{D} x + \frac{\sigma}{\sqrt{D}} F(x / \sqrt{D}, t, z)
 
+              \hat x_0(x, t, z) &= \frac{\sigma}{D} x + \frac{\alpha}{\sqrt{D}} F(x / \sqrt{D}, t, z)
+
     Standardise the data to unit variance first; a path's tube around its mean is not counted in :math:`D`.
 
     Arguments:
         network: The network :math:`F`, called as ``network(x, t, z)``.
         path: The path, for :math:`\alpha(t)`, :math:`\sigma(t)` and their derivatives.
-        prediction: ``"velocity"`` or ``"data"``.
+        prediction: ``"velocity"``, ``"data"`` or ``"noise"``.
 
     Raises:
         ValueError: If `prediction` is another word.
@@ -116,8 +119,10 @@ class Preconditioned(_Wrapped):
             d_alpha, d_sigma = self.path.d_alpha(t), self.path.d_sigma(t)
             skip = (d_alpha * alpha + d_sigma * sigma) / variance
             out = (d_alpha * sigma - d_sigma * alpha).abs() * variance.rsqrt()
-        else:
+        elif self.prediction == "data":
             skip, out = alpha / variance, sigma * variance.rsqrt()
+        else:
+            skip, out = sigma / variance, alpha * variance.rsqrt()
         read = _per_item(variance.rsqrt(), x) * x
         return _per_item(skip, x) * x + _per_item(out, x) * self.network(read, t, z)
 

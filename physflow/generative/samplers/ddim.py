@@ -33,8 +33,6 @@ __all__ = ["DDIM"]
 class DDIM(Sampler):
     r"""Denoising diffusion implicit steps, one evaluation each.
 
-    On a path that starts without data (:math:`\alpha_0 = 0`) the model must predict the velocity or the data.
-
     Arguments:
         eta: The share :math:`\eta` of noise, in [0, 1].
 
@@ -50,7 +48,7 @@ class DDIM(Sampler):
 
     def step(self, model: Predictor, x: Tensor, t: float, t_next: float, noise: Noise, z: Tensor | None) -> Tensor:
         """One step; see `Sampler.step`."""
-        data, own = model.predict(x, at(t, x), "data", "noise", z=z)
+        data, own = model.predict(x, model.inside(at(t, x)), "data", "noise", z=z)
         times = torch.tensor([t, t_next], dtype=torch.float64)
         (alpha, alpha_next), (sigma, sigma_next) = model.path.alpha(times), model.path.sigma(times)
         fresh = self.eta**2 * (sigma_next / sigma) ** 2 * (sigma**2 - (alpha / alpha_next * sigma_next) ** 2)

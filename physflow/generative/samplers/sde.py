@@ -64,7 +64,7 @@ class _Stochastic(Sampler):
 
     def drift(self, model: Predictor, x: Tensor, t: Tensor, z: Tensor | None) -> Tensor:
         """The drift a, shape (batch, ...)."""
-        v, score = model.predict(x, t, "velocity", "score", z=z)
+        v, score = model.predict(x, model.inside(t), "velocity", "score", z=z)
         return v + per_item(self.squared(model.path, t) / 2, x) * score
 
     @abstractmethod
