@@ -40,6 +40,8 @@ from physflow.metrics import energy_test
 ODES = [ProbabilityFlow(solver) for solver in (Euler(), Midpoint(), Heun(), RK4())]
 SDES = [EulerMaruyama(), StochasticHeun(), PredictorCorrector()]
 SAMPLERS = [*ODES, DDIM(), EDM(), *SDES, DDIM(1.0), EDM(churn=0.2), EulerMaruyama(lambda t: 1 - t)]
+# Not str: a function's has its address, which differs between the processes of a test run.
+NAMES = [f"{i}-{type(sampler).__name__}" for i, sampler in enumerate(SAMPLERS)]
 PATHS = [LinearPath(), CondOT(0.05), Cosine(), VP(), VE(0.02, 10.0)]
 ORDERS = {Euler: 1, Midpoint: 2, Heun: 2, RK4: 4, EulerMaruyama: 1, StochasticHeun: 2, DDIM: 1, EDM: 2}
 
@@ -129,7 +131,7 @@ def test_predictor_corrector_converges(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=NAMES)
 def test_samples_have_the_moments_and_weights_of_the_target(path, sampler):
     target, n, steps = mixture().target, 1500, 60
     if isinstance(sampler, EulerMaruyama | PredictorCorrector | DDIM) or sampler == ODES[0]:
@@ -153,7 +155,7 @@ def test_samplers_agree_in_law():
         assert energy_test(x, data, permutations=200).p_value > 0.01, (sampler, path)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=NAMES)
 def test_an_item_depends_on_its_own_numbers_alone(sampler):
     """Whole batch, other neighbours, one by one: bit for bit."""
     model, x0 = exact(Cosine(), mixture().target), draw(6, 2)
@@ -166,7 +168,7 @@ def test_an_item_depends_on_its_own_numbers_alone(sampler):
     assert torch.equal(run([3]), together[[3]])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=NAMES)
 @pytest.mark.parametrize("shape", [(0, 2), (1, 2)])
 def test_few_items_and_steps(sampler, shape):
     model = exact(LinearPath(), mixture().target)
@@ -201,7 +203,7 @@ def test_a_latent_reaches_the_network():
         assert simulate(Predictor(network, Cosine()), draw(3, 1), sampler, 3, seeded(), z).shape == (3, 1)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=NAMES)
 @pytest.mark.parametrize("given", ["data", "noise", "score"])
 def test_networks_that_predict_something_else_sample_from_pure_noise(sampler, given):
     """Where their velocity does not exist, at the very ends, that of a time nearby is taken."""

@@ -130,3 +130,35 @@ def test_pod_cuts_a_rank_that_the_data_do_not_hold():
 def test_bad_input_says_what_was_expected(action, message):
     with pytest.raises(ValueError, match=message):
         action()
+
+
+FULL = [
+    pytest.param(lambda: Log(), 1, id="log"),
+    pytest.param(lambda: Standardize(), 2, id="standardize"),
+    pytest.param(lambda: POD(rank=6), 1, id="pod"),
+    pytest.param(lambda: Chain(Log(), Standardize()), 1, id="chain"),
+    pytest.param(lambda: Chain(Log(), POD(rank=6)), 1, id="log-pod"),
+    pytest.param(lambda: PerChannel(Chain(Log(), POD(rank=6)), POD(rank=6)), 2, id="pair"),
+]
+
+
+@pytest.mark.parametrize(("make", "channels"), FULL)
+def test_the_volume_is_that_of_the_derivative(make, channels):
+    """log_det against the determinant of the Jacobian by autograd, on fields of 3 x 2 points."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, channels, 3, 2, generator=generator, dtype=torch.float64).exp() * 3
+    transform = make().fit(x)
+    found = transform.log_det(x[:3])
+    for item, volume in zip(x[:3], found, strict=True):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda flat: transform(flat.view(1, channels, 3, 2)), item.flatten()
+        )
+        _, expected = torch.linalg.slogdet(jacobian.reshape(6 * channels, 6 * channels))
+        torch.testing.assert_close(volume, expected, rtol=1e-5, atol=1e-5)
+    assert transform.log_det(x[:0]).shape == (0,)
+
+
+def test_a_truncated_pod_has_no_density():
+    transform = POD(rank=4).fit(low_rank())
+    with pytest.raises(ValueError, match=r"4 modes is no bijection of fields of 30 values.*space='pixel'"):
+        transform.log_det(low_rank())
