@@ -241,7 +241,7 @@ def main() -> None:
             for key in options.methods:
                 bench.add(functools.partial(case.rows, key, seed), resolution=n, method=NAMES[key], seed=seed)
         bench.picture(f"distance-{n}.png", curves(bench.rows, n), "Mean over seeds of the distance by evaluations.")
-        text = "The first samples of every method, from the same noise for all but those with a latent of their own."
+        text = "The first samples of every method, from the same noise for all."
         bench.picture(f"samples-{n}.png", gallery(case, options.methods), text)
     bench.finish(
         "Digits by flow matching with a latent", (__doc__ or "").split("\n\n", 2)[2], options.seeds, tables((8, 16))

@@ -180,6 +180,17 @@ def test_a_gz_that_is_cut_short(tmp_path):
         images.idx(tmp_path / "a.gz")
 
 
+def test_a_gz_with_wrong_bytes(tmp_path):
+    """Wherever they are: every file is read whole, with its checksum, or refused with the reason."""
+    content = gzip.compress(idx_bytes(pixels(30, 40, 5)))
+    for place in range(12, len(content) - 8, len(content) // 40):
+        wrong = bytearray(content)
+        wrong[place] ^= 255
+        (tmp_path / "a.gz").write_bytes(wrong)
+        with pytest.raises(ValueError, match=r"get it again|no IDX file|expected"):
+            images.idx(tmp_path / "a.gz")
+
+
 def test_labels_of_another_set(tmp_path):
     u, y = write_idx(tmp_path, "u", pixels(3, 4, 5)), write_idx(tmp_path, "y", pixels(4))
     with pytest.raises(ValueError, match=r"holds 4 labels, but .* 3 images: files of two sets\?"):
@@ -328,8 +339,13 @@ def test_folders_that_are_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"b.png has an alpha channel"):
         images.folder(tmp_path)
     grey(tmp_path / "b.png", RANDOM.integers(0, 2**16, (4, 5), dtype=np.uint16))
-    with pytest.raises(ValueError, match=r"b.png has more than 8 bits a channel"):
+    with pytest.raises(ValueError, match=r"b.png has 16 bits a channel; save it with 8"):
         images.folder(tmp_path)
+    for bits, color in ((16, 2), (4, 0), (1, 0)):
+        header = struct.pack(">2I5B", 5, 4, bits, color, 0, 0, 0)
+        (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header)
+        with pytest.raises(ValueError, match=f"b.png has {bits} bits a channel; save it with 8"):
+            images.folder(tmp_path)
     (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"b.png cannot be read as PNG"):
         images.folder(tmp_path)

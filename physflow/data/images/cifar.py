@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -81,6 +82,6 @@ def _unpacked(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
                 contents[name] = b"" if member is None else member.read()
     except KeyError as error:
         raise ValueError(f"{archive} holds no {_FOLDER}/{name}; get it from {_WHERE}") from error
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{archive} cannot be read ({error}): cut short? get it again from {_WHERE}") from error
     return contents

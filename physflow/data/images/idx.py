@@ -10,6 +10,7 @@ import gzip
 import math
 import os
 import struct
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -109,7 +110,7 @@ def _read(path: Path, axes: int, what: str) -> NDArray[np.uint8]:
             size = math.prod(shape)
             # One byte more shows a file that is too long.
             content = file.read(size + 1) if 0 < size < _MOST else b""
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except (EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): the download may be cut short; get it again") from error
     if len(content) != size or not size:
         more = "more than " if len(content) > size else ""
