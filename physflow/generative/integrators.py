@@ -42,6 +42,7 @@ __all__ = [
     "RungeKutta",
     "Solver",
     "SolverDiverged",
+    "at",
     "called",
     "check_finite",
     "integrate",
@@ -312,8 +313,7 @@ def integrate(
     check_finite(x0, t0, "the state")
 
     def f(x: Tensor, t: float) -> Tensor:
-        time = torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-        v = velocity(x, time) if z is None else velocity(x, time, z)
+        v = velocity(x, at(t, x)) if z is None else velocity(x, at(t, x), z)
         if v.shape != x.shape:
             raise ValueError(f"expected the velocity to have the shape {tuple(x.shape)} of x, got {tuple(v.shape)}")
         return v.to(x.dtype)
@@ -328,6 +328,11 @@ def _combine(x: Tensor, h: float, weights: Sequence[float], stages: Sequence[Ten
         if weight != 0:
             x = x + (h * weight) * k
     return x
+
+
+def at(t: float, x: Tensor) -> Tensor:
+    """A time for every item of x (batch, ...), shape (batch,)."""
+    return torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
 
 
 def check_finite(x: Tensor, t: float, name: str, states: Sequence[Tensor] = (), times: Sequence[float] = ()) -> None:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from physflow.generative.integrators import Callback, called, check_finite
+from physflow.generative.integrators import Callback, at, called, check_finite
 from physflow.generative.paths import Path, per_item
 from physflow.generative.predictors import Predictor
+from physflow.generative.sources import Gaussian
 
-__all__ = ["Noise", "Sampler", "at", "normals", "simulate"]
+__all__ = ["Noise", "Sampler", "normals", "simulate"]
 
 Noise: TypeAlias = Callable[[Tensor], Tensor]
 """Makes standard normal numbers of the shape, type and device of its argument."""
@@ -63,12 +64,11 @@ def normals(generator: torch.Generator | Sequence[torch.Generator]) -> Noise:
 
     def noise(x: Tensor) -> Tensor:
         if isinstance(generator, torch.Generator):
-            drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
-            return drawn.to(x.device)
+            return Gaussian().sample(x.shape, generator, x.dtype, x.device)
         if len(generator) != len(x):
             raise ValueError(f"expected one generator, or one for each of the {len(x)} items, got {len(generator)}")
-        items = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generator]
-        return torch.stack(items).to(x.device) if items else x.clone()
+        items = [Gaussian().sample(x.shape[1:], g, x.dtype, x.device) for g in generator]
+        return torch.stack(items) if items else x.clone()
 
     return noise
 
@@ -125,11 +125,6 @@ def simulate(
             x = called(callback, i, t_next, x)
         states = [*states, x] if trajectory else [x]
     return torch.stack(states) if trajectory else x
-
-
-def at(t: float, x: Tensor) -> Tensor:
-    """A time for every item of x (batch, ...), shape (batch,)."""
-    return torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
 
 
 def _noise(sampler: Sampler, generator: torch.Generator | Sequence[torch.Generator] | Noise | None) -> Noise:

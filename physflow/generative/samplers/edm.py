@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from physflow.config.checks import positive
+from physflow.generative.integrators import at
 from physflow.generative.paths import Path, per_item
 from physflow.generative.predictors import Predictor, time_at
-from physflow.generative.samplers.base import Noise, Sampler, at
+from physflow.generative.samplers.base import Noise, Sampler
 
 __all__ = ["EDM"]
 

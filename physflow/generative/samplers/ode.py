@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from physflow.generative.integrators import Heun, RungeKutta
+from physflow.generative.integrators import Heun, RungeKutta, at
 from physflow.generative.predictors import Predictor
-from physflow.generative.samplers.base import Noise, Sampler, at
+from physflow.generative.samplers.base import Noise, Sampler
 
 __all__ = ["ProbabilityFlow"]
 

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from physflow.config.checks import at_least, positive
+from physflow.generative.integrators import at
 from physflow.generative.paths import Path, per_item
 from physflow.generative.predictors import Predictor
-from physflow.generative.samplers.base import Noise, Sampler, at
+from physflow.generative.samplers.base import Noise, Sampler
 from physflow.generative.samplers.sde import EulerMaruyama
 
 __all__ = ["PredictorCorrector"]

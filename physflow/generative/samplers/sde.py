@@ -31,9 +31,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from physflow.generative.integrators import at
 from physflow.generative.paths import Path, per_item
 from physflow.generative.predictors import Predictor
-from physflow.generative.samplers.base import Noise, Sampler, at
+from physflow.generative.samplers.base import Noise, Sampler
 
 __all__ = ["EulerMaruyama", "StochasticHeun"]
 
