@@ -1,6 +1,6 @@
 """What a latent does on digits: its manifold, a walk along it, many digits of one z, and quality by cost.
 
-    python benchmarks/digits_latents.py --out benchmarks/results/digits-latents     # about 20 minutes on 2 cores
+    python benchmarks/digits_latents.py --out benchmarks/results/digits-latents     # about 25 minutes on 2 cores
     python benchmarks/digits_latents.py --quick --out digits-latents                # about a minute
 
 Digits of 8 x 8 pixels, networks, training and distance of `digits.py`, one seed.
@@ -12,6 +12,8 @@ Digits of 8 x 8 pixels, networks, training and distance of `digits.py`, one seed
 * Distance by evaluations: Euler's method in 2 to 1000 steps, and an adaptive one (dopri5), told by the evaluations that
   it took.
 * Distance by steps of training, each a training of its own to its end, drawn with 10 steps of Euler.
+* Distance by the weight of the divergence, of V-RFM, drawn with 100 steps of Euler: by a seed of its own, for
+  `digits.py` takes its weight from here.
 
 Reference: P. Guo, A. Schwing, "Variational rectified flow matching", ICML 2025, Figure 6 and Tables 1 and 2; A.
 Samaddar et al., "Efficient flow matching using latent variables", 2025, sections 4.2 and 4.4.
@@ -41,6 +43,8 @@ from physflow.report.drawing import COLORS, panel, styled
 from physflow.results import Table
 
 METHODS = ("i-cfm", "latent-cfm", "v-rfm")
+BETAS = (1e-3, 1e-2, 5e-2, 2e-1)
+BETA_SEED = 3
 GRID = 11
 """Rows and columns of a traversal."""
 
@@ -131,6 +135,12 @@ def main() -> None:
         for solver, steps in [*(("euler", n) for n in nfe), ("dopri5", None)]:
             where = {"part": "evaluations", "method": NAMES[key], "solver": solver, "grid": steps or "adaptive"}
             bench.add(lambda key=key, s=solver, n=steps: drawn(case.model(key, 0), s, n), **where)
+    config, training = methods(8, quick)["v-rfm"]
+    for beta in BETAS:
+        weighted = dataclasses.replace(config, latent=dataclasses.replace(config.latent, beta=beta))
+        make = functools.partial(case.trained, f"v-rfm-{beta:g}", weighted, training, budgets[-1], BETA_SEED)
+        where = {"part": "beta", "method": NAMES["v-rfm"], "beta": beta, "seed": BETA_SEED}
+        bench.add(lambda make=make: drawn(make(), "euler", nfe[-2]), **where)
     two_stage = case.model("two-stage", 0)
     bench.picture("manifold.png", manifold(case, budgets[-1]), "Quantiles 5 % to 95 % of both components of z.")
     text = "The two components of z that vary most, in units of the spread of its encodings."
@@ -144,6 +154,7 @@ def main() -> None:
     tables = [
         Table(f"{DISTANCE.label}, by steps of the solver", ("method",), (DISTANCE,), "grid", {"part": "evaluations"}),
         Table(f"{DISTANCE.label}, by steps of training", ("method",), (DISTANCE,), "steps", {"part": "budget"}),
+        Table(f"{DISTANCE.label}, by the weight of the divergence", ("method",), (DISTANCE,), "beta", {"part": "beta"}),
     ]
     bench.finish("The latent of digits", (__doc__ or "").split("\n\n", 2)[2], 1, tables)
 

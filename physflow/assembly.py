@@ -73,7 +73,7 @@ from physflow.generative import (
 )
 from physflow.grid import Grid
 from physflow.pde import Equation
-from physflow.transforms import POD, Chain, Log, PerChannel, Standardize, Transform
+from physflow.transforms import POD, Chain, Log, PerChannel, Scale, Standardize, Transform
 
 __all__ = [
     "SOLVERS",
@@ -109,7 +109,9 @@ def make_transform(config: ModelConfig, fields: tuple[str, ...]) -> Transform:
             raise ValueError(f"unknown field {name!r} in ModelConfig.{setting}; {nearest(name, fields)}")
 
     def of(name: str) -> Transform:
-        last = POD(config.rank, config.energy) if config.space == "pod" else Standardize()
+        last: Transform = POD(config.rank, config.energy)
+        if config.space == "pixel":
+            last = Standardize() if config.scale is None else Scale(config.scale)
         return Chain(Log(), last) if name in config.log else last
 
     return PerChannel(*(of(name) for name in fields))

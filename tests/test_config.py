@@ -322,6 +322,12 @@ def test_plain_data_is_taken_in_its_usual_spellings():
         (ModelConfig, {"network": "unet"}, "space='pod' does not go with network='unet'"),
         (ModelConfig, {"rank": 0}, "rank must be a whole number of at least 1, got 0"),
         (ModelConfig, {"energy": 0.0}, "energy must lie in \\(0, 1\\], got 0.0"),
+        (ModelConfig, {"scale": 2.0}, "scale=2 multiplies point values \\(space='pixel'\\), but POD coordinates"),
+        (
+            ModelConfig,
+            {"space": "pixel", "network": "unet", "scale": 0.0},
+            "scale must be positive and finite, got 0.0",
+        ),
         (ModelConfig, {"energy": 1.5}, "energy must lie in \\(0, 1\\], got 1.5"),
         (TrainingConfig, {"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         (TrainingConfig, {"evaluate_every": 0}, "evaluate_every must be a whole number of at least 1, got 0"),

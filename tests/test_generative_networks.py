@@ -274,7 +274,8 @@ def test_unet_names_the_sizes_that_would_work(shape, padding, message):
         ({"attention": (16,)}, r"attention at the resolutions \(16,\) .*give resolution="),
         ({"latent_layers": 3}, "latent_layers must be 1 or 2, got 3"),
         ({"frequency": 0.0}, "frequency must be"),
-        ({"attention": (5,), "resolution": 32}, "no level has the attention resolution 5; .* 32, 16, 8"),
+        ({"attention": (5,), "resolution": 32}, "no level has the attention resolution 5; .* 32, 16, 8: name some"),
+        ({"attention": (16,), "resolution": 30}, "divisible by 4, got 30 points along axis 0 .* 28 or 32 would work"),
         ({"attention": (8,), "resolution": 32, "heads": 3}, "divisible by the heads.*16 channels and 3 heads"),
     ],
 )

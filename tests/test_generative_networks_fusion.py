@@ -42,7 +42,7 @@ def seeded():
 @pytest.mark.parametrize("axes", [(), (3,), (3, 2), (2, 1, 3)])
 @pytest.mark.parametrize("batch", [0, 1, 2])
 def test_sum_is_that_of_the_formula(batch, axes):
-    fusion, h, z = BottleneckSum(4, 5).double(), draw(batch, 5, *axes), draw(batch, 4)
+    fusion, h, z = BottleneckSum(4, 5, 6).double(), draw(batch, 5, *axes), draw(batch, 4)
     first, _, second = fusion.layers
     latent = silu(z @ first.weight.T + first.bias) @ second.weight.T + second.bias
     expected = 0.1 * h + 0.9 * latent.view(batch, 5, *(1,) * len(axes))

@@ -35,24 +35,52 @@ def test_every_row_of_the_tables_is_there():
 def test_settings_in_place_of_published_ones():
     assert preset("mnist-i-cfm", steps=3, batch_size=None)[1].steps == 3
     assert preset("mnist-i-cfm", steps=3, batch_size=None)[1].batch_size == 128
+    model, training = preset("mnist-latent-cfm", steps=1000)
+    published = preset("mnist-latent-cfm")
+    assert (training.warmup, model.latent.pretraining_steps) == (50, published[0].latent.pretraining_steps // 100)
+    assert preset("mnist-i-cfm", steps=3, warmup=2)[1].warmup == 2
     with pytest.raises(ValueError, match="unknown preset 'mnist-icfm'; did you mean 'mnist-i-cfm'"):
         preset("mnist-icfm")
     with pytest.raises(ValueError, match="steps must be"):
         preset("mnist-i-cfm", steps=-1)
+    with pytest.raises(ValueError, match="unknown setting of a training 'step'; did you mean 'steps'"):
+        preset("mnist-i-cfm", step=3)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_full_size(name):
+def full(name):
+    """The network without memory for its weights, and what of it samples."""
     model, training = preset(name)
     channels, n = SHAPES[name.split("-")[0]]
     with torch.device("meta"):
         network = make_network(model, training, dict.fromkeys(map(str, range(channels)), 1), Grid((n, n)))
-    parameters = (
-        sum(p.numel() for p in (network.network if hasattr(network, "network") else network).parameters()) / 1e6
-    )
+    return network, getattr(network, "network", network)
+
+
+def size(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_full_size(name):
+    _, sampling = full(name)
     if name in MILLIONS:
-        assert parameters == pytest.approx(MILLIONS[name], rel=4e-3 if "sit" in name else 1e-9)
-    assert parameters > 0.5
+        assert size(sampling) / 1e6 == pytest.approx(MILLIONS[name], rel=4e-3 if "sit" in name else 1e-9)
+    assert size(sampling) > 5e5
+
+
+def test_what_a_latent_of_cifar10_costs():
+    """Guo and Schwing (2025), Tables 1 and 5: 0.7 and 0.5 million parameters; posteriors of 17.5 % and 6.7 %."""
+    plain = size(full("cifar10-i-cfm")[1])
+    assert size(full("cifar10-v-rfm-1")[1]) - plain == pytest.approx(0.7e6, rel=0.1)
+    assert size(full("cifar10-v-rfm-4")[1]) - plain == pytest.approx(0.5e6, rel=0.1)
+    large = size(full("cifar10-v-rfm-1")[0].latent)
+    assert size(full("cifar10-v-rfm-medium")[0].latent) / large == pytest.approx(0.175, abs=0.005)
+    assert size(full("cifar10-v-rfm-small")[0].latent) / large == pytest.approx(0.067, abs=0.002)
+
+
+def test_images_keep_their_scale():
+    for name in PRESETS:
+        assert (preset(name)[0].scale == 1) == name.startswith(("mnist", "cifar10"))
 
 
 def reduced(name):
@@ -108,6 +136,15 @@ def test_presets_have_names_on_the_command_line(words, capsys):
     values = yaml.safe_load(capsys.readouterr().out)
     assert values["model"]["unet"]["channels"] == 128
     assert values["training"]["flips"] is True
+
+
+def test_an_option_overrules_a_preset_wherever_it_stands(capsys):
+    for words in (["--training.steps", "7", "--config", "mnist-i-cfm"], ["--training.steps=7", "--config=mnist-i-cfm"]):
+        with pytest.raises(SystemExit):
+            main(["train", "data.nc", "--out", "model", *words, "--print_config"])
+        values = yaml.safe_load(capsys.readouterr().out)
+        assert values["training"]["steps"] == 7
+        assert values["training"]["batch_size"] == 128
 
 
 def test_a_misspelt_preset_is_told(capsys, tmp_path):

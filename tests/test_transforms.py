@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from physflow.transforms import POD, Chain, Log, PerChannel, Standardize, from_spec
+from physflow.transforms import POD, Chain, Log, PerChannel, Scale, Standardize, from_spec
 
 
 def low_rank(count=200, shape=(1, 6, 5), rank=4, seed=0):
@@ -23,6 +23,7 @@ def positive_pair(count=50):
 TRANSFORMS = [
     pytest.param(lambda: Log(), lambda: low_rank().exp(), id="log"),
     pytest.param(lambda: Standardize(), lambda: low_rank(shape=(3, 4, 5)), id="standardize"),
+    pytest.param(lambda: Scale(0.3), lambda: low_rank(shape=(3, 4, 5)), id="scale"),
     pytest.param(lambda: POD(rank=4), low_rank, id="pod"),
     pytest.param(lambda: POD(energy=1.0), low_rank, id="pod-energy"),
     pytest.param(lambda: Chain(Log(), Standardize()), lambda: low_rank().exp(), id="chain"),
@@ -135,6 +136,7 @@ def test_bad_input_says_what_was_expected(action, message):
 FULL = [
     pytest.param(lambda: Log(), 1, id="log"),
     pytest.param(lambda: Standardize(), 2, id="standardize"),
+    pytest.param(lambda: Scale(0.3), 2, id="scale"),
     pytest.param(lambda: POD(rank=6), 1, id="pod"),
     pytest.param(lambda: Chain(Log(), Standardize()), 1, id="chain"),
     pytest.param(lambda: Chain(Log(), POD(rank=6)), 1, id="log-pod"),

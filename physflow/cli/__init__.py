@@ -61,12 +61,14 @@ def make_parser(words: Sequence[str] = ()) -> Parser:
 
 
 def _with_presets(words: Sequence[str]) -> list[str]:
-    """The words with the file of a preset in place of its name, after ``train --config``.
+    """The words with the file of a preset in place of its name, after ``train --config``, and that before all options.
+
+    An option overrules the file wherever it stands.
 
     Raises:
         ValueError: If what follows is neither a preset, nor a file, nor like the name of one.
     """
-    presets, found = builtin_presets() if "train" in words[:1] else {}, []
+    presets, first, found = builtin_presets() if "train" in words[:1] else {}, list[str](), list[str]()
     for before, word in zip(("", *words), words, strict=False):
         name = word.removeprefix("--config=")
         if presets and (before == "--config" or name != word):
@@ -74,8 +76,8 @@ def _with_presets(words: Sequence[str]) -> list[str]:
                 word = word.removesuffix(name) + str(presets[name])
             elif not Path(name).exists() and not set(name) & {".", os.sep}:
                 one_of("preset, and no file,", name, presets)
-        found.append(word)
-    return found
+        (first if before == "--config" or word.startswith("--config") else found).append(word)
+    return [*found[:1], *first, *found[1:]]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

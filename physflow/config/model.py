@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from physflow.config.checks import at_least, literals
+from physflow.config.checks import at_least, literals, positive
 from physflow.config.latent import LatentConfig
 from physflow.config.networks import MLPConfig, ResNetConfig, SiTConfig, UNetConfig
 
@@ -21,6 +21,7 @@ class ModelConfig:
         log: Fields that enter as their logarithm, as in permeability or [a,b].
         rank: POD coordinates kept of each field; null takes as many as hold `energy`.
         energy: Fraction of the variance that the POD keeps.
+        scale: What point values are multiplied by; null brings them to zero mean and unit variance.
         network: The residual perceptron (space pod); or the U-Net, the transformer or the residual convolutions
             (space pixel).
         precondition: Start from the exact flow to N(0, I) and learn the rest (Karras et al., 2022, section 5); or only
@@ -36,6 +37,7 @@ class ModelConfig:
     log: tuple[str, ...] = ("permeability",)
     rank: int | None = None
     energy: float = 0.9999
+    scale: float | None = None
     network: Literal["mlp", "unet", "sit", "resnet"] = "mlp"
     precondition: Literal["flow", "input", "none"] = "flow"
     mlp: MLPConfig = field(default_factory=MLPConfig)
@@ -55,6 +57,13 @@ class ModelConfig:
             at_least(1, rank=self.rank)
         if not 0 < self.energy <= 1:
             raise ValueError(f"energy must lie in (0, 1], got {self.energy}")
+        if self.scale is not None:
+            positive(scale=self.scale)
+            if self.space == "pod":
+                raise ValueError(
+                    f"scale={self.scale:g} multiplies point values (space='pixel'), but POD coordinates are whitened: "
+                    "leave scale out"
+                )
         if (depth := self.latent.encoder.depth) and (self.network != "sit" or self.latent.kind != "posterior"):
             raise ValueError(
                 f"an encoder of depth={depth} is a transformer like the network: it needs network='sit' and a latent "

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from physflow.config.checks import one_of
-from physflow.config.conversion import from_dict
+from physflow.config.conversion import from_dict, to_dict
 from physflow.config.model import ModelConfig
 from physflow.config.training import TrainingConfig
 
@@ -26,14 +26,25 @@ def preset(name: str, **changed: Any) -> tuple[ModelConfig, TrainingConfig]:
 
     Arguments:
         name: The name, such as ``"cifar10-i-cfm"``.
-        changed: Settings of the training in place of the published ones, but for those that are None.
+        changed: Settings of the training in place of the published ones, but for those that are None. Other `steps`
+            change the steps of the warm-up, and of an autoencoder trained before, in proportion.
 
     Raises:
-        ValueError: If the name is unknown, or a setting out of its range.
+        ValueError: If a name is unknown, or a setting out of its range.
     """
     presets = builtin_presets()
     one_of("preset", name, presets)
     values = yaml.safe_load(presets[name].read_text())
+    model = from_dict(ModelConfig, values["model"], "model")
     training = from_dict(TrainingConfig, values["training"], "training")
     given = {key: value for key, value in changed.items() if value is not None}
-    return from_dict(ModelConfig, values["model"], "model"), dataclasses.replace(training, **given)
+    for key in given:
+        one_of("setting of a training", key, to_dict(training))
+    wanted = dataclasses.replace(training, **given)
+    share = wanted.steps / training.steps
+    if "warmup" not in given:
+        wanted = dataclasses.replace(wanted, warmup=round(share * training.warmup))
+    if model.latent.kind == "vae":
+        steps = max(1, round(share * model.latent.pretraining_steps))
+        model = dataclasses.replace(model, latent=dataclasses.replace(model.latent, pretraining_steps=steps))
+    return model, wanted

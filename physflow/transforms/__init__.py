@@ -13,14 +13,14 @@ from typing import Any
 from physflow.transforms.base import Batches, Transform
 from physflow.transforms.composite import Chain, PerChannel
 from physflow.transforms.pod import POD
-from physflow.transforms.pointwise import Log, Standardize
+from physflow.transforms.pointwise import Log, Scale, Standardize
 
-__all__ = ["POD", "Batches", "Chain", "Log", "PerChannel", "Standardize", "Transform", "from_spec"]
+__all__ = ["POD", "Batches", "Chain", "Log", "PerChannel", "Scale", "Standardize", "Transform", "from_spec"]
 
 
 def from_spec(spec: Mapping[str, Any]) -> Transform:
     """Build the transform that a `Transform.spec` describes; its fitted state is loaded by ``load_state_dict``."""
-    classes: dict[str, type[Transform]] = {c.__name__: c for c in (Log, Standardize, POD, Chain, PerChannel)}
+    classes: dict[str, type[Transform]] = {c.__name__: c for c in (Log, Scale, Standardize, POD, Chain, PerChannel)}
     if spec.get("name") not in classes:
         raise ValueError(f"unknown transform {spec.get('name')!r}; valid: {', '.join(classes)}")
     arguments = {key: value for key, value in spec.items() if key not in ("name", "transforms")}

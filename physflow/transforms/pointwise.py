@@ -1,4 +1,4 @@
-"""Transforms of each value by itself: the logarithm, and zero mean and unit variance."""
+"""Transforms of each value by itself: the logarithm, a fixed scale, and zero mean and unit variance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from physflow.transforms.base import Batches, Transform, as_batches
 
-__all__ = ["Log", "Standardize"]
+__all__ = ["Log", "Scale", "Standardize"]
 
 
 class Log(Transform):
@@ -40,6 +40,43 @@ class Log(Transform):
     def log_det(self, x: Tensor) -> Tensor:
         """The sum of -log(x) over the points."""
         return -self(x).flatten(1).sum(1)
+
+
+class Scale(Transform):
+    r"""A fixed scale, :math:`y = c x`: 1 leaves values as they are, as suits images that run from -1 to 1.
+
+    Arguments:
+        factor: The scale c, positive.
+
+    Raises:
+        ValueError: If the scale is not positive and finite.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        if not 0 < factor < math.inf:
+            raise ValueError(f"a scale must be positive and finite, got {factor}")
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return c x."""
+        return self.factor * x
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Return y / c."""
+        return y / self.factor
+
+    def channels(self, channels: int) -> int:
+        """The number of channels does not change."""
+        return channels
+
+    def spec(self) -> dict[str, Any]:
+        """The scale."""
+        return {"name": "Scale", "factor": self.factor}
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """The logarithm of the scale, once for every value."""
+        return x.new_full((len(x),), math.log(self.factor) * math.prod(x.shape[1:]))
 
 
 class Standardize(Transform):

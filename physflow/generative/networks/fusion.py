@@ -34,6 +34,7 @@ class BottleneckSum(nn.Module):
     Arguments:
         latent: The width of the latent z, at least 1.
         width: The number of channels of the features.
+        hidden: The features between the two layers.
 
     Raises:
         ValueError: If there is no latent.
@@ -42,11 +43,11 @@ class BottleneckSum(nn.Module):
         Guo and Schwing (2025), Variational rectified flow matching, section 4.4 ("bottleneck sum").
     """
 
-    def __init__(self, latent: int, width: int) -> None:
+    def __init__(self, latent: int, width: int, hidden: int) -> None:
         super().__init__()
         _check(latent, "bottleneck")
         self.latent = latent
-        self.layers = nn.Sequential(nn.Linear(latent, width), nn.SiLU(), nn.Linear(width, width))
+        self.layers = nn.Sequential(nn.Linear(latent, hidden), nn.SiLU(), nn.Linear(hidden, width))
 
     def forward(self, h: Tensor, z: Tensor | None) -> Tensor:
         """The sum, of the shape of the features.

@@ -108,6 +108,8 @@ class UNet(nn.Module):
         self.channels_in, self.dimension, self.padding, self.latent = channels_in, dimension, padding, latent
         self.factor = 2 ** (len(multipliers) - 1)
         sizes = (resolution,) * dimension if isinstance(resolution, int) else resolution
+        if sizes is not None:
+            check_sizes(sizes, self.factor, padding)
         attentive = _levels_of(attention, sizes, len(multipliers))
         embedding = 4 * channels
         fused = fusion != "adaptive"
@@ -134,14 +136,13 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList([stage(width, width, bool(attentive)), stage(width, width, False)])
         self.fusion: BottleneckSum | BottleneckMap | None = None
         if fusion == "bottleneck":
-            self.fusion = BottleneckSum(latent, width)
+            self.fusion = BottleneckSum(latent, width, embedding)
         elif fusion == "map":
             if sizes is None or len(sizes) != dimension:
                 raise ValueError(
                     f"fusion='map' needs the grid of the fields: give resolution=, their points along each of "
                     f"{dimension} axes, got {resolution}"
                 )
-            check_sizes(sizes, self.factor, padding)
             self.fusion = BottleneckMap(latent, width, [n // self.factor for n in sizes])
         self.up = nn.ModuleList()
         for level, new in reversed(list(enumerate(widths))):
@@ -207,7 +208,8 @@ def _levels_of(attention: Sequence[int], sizes: Sequence[int] | None, levels: in
     if unknown:
         raise ValueError(
             f"no level has the attention resolution {', '.join(map(str, unknown))}; "
-            f"fields of {sizes[0]} points have levels of {', '.join(map(str, found))}"
+            f"fields of {sizes[0]} points have levels of {', '.join(map(str, found))}: name some of these, or none, in "
+            "attention (model.unet.attention)"
         )
     return {found[n] for n in attention}
 
