@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from itertools import chain
 
 import pytest
@@ -96,8 +97,8 @@ def crash(loss):
     raise RuntimeError("power cut")
 
 
-def interrupt(loss):
-    signal.raise_signal(signal.SIGINT)
+def interrupt(loss, number=signal.SIGINT):
+    signal.raise_signal(number)
     return loss
 
 
@@ -262,13 +263,15 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, build, objec
     assert (tmp_path / "b" / "metrics.jsonl").read_text() == (tmp_path / "a" / "metrics.jsonl").read_text()
 
 
-def test_interrupt_ends_the_step_and_writes_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_ends_the_step_and_writes_a_checkpoint(tmp_path, number):
     config = dataclasses.replace(SHORT, checkpoint_every=1000)
     with pytest.raises(KeyboardInterrupt):
-        train(small(), At(5, interrupt), TensorBatches(draw(20, 2)), config, folder=tmp_path)
+        train(small(), At(5, partial(interrupt, number=number)), TensorBatches(draw(20, 2)), config, folder=tmp_path)
     stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert stored["parts"]["record"]["step"] == 5
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_interrupt_without_a_folder_is_raised():
@@ -638,6 +641,35 @@ def test_two_processes_train_as_one(tmp_path):
             assert x == pytest.approx(y, rel=1e-9)
     two, again = (torch.load(tmp_path / name / "checkpoint.pt")["parts"]["average"] for name in ("two", "again"))
     assert all(torch.equal(two[name], again[name]) for name in two)
+
+
+INTERRUPTED = """
+import os, signal, torch
+from physflow.config import TrainingConfig
+from physflow.generative import MLP, FlowMatching, TensorBatches, train
+class Told(FlowMatching):
+    calls = 0
+    def loss(self, *arguments):
+        self.calls += 1
+        if self.calls == 5 and os.environ.get("RANK") == "1":
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return super().loss(*arguments)
+x = torch.randn(20, 2, generator=torch.Generator().manual_seed(100))
+try:
+    train(MLP(2, 8, 1), Told(), TensorBatches(x), TrainingConfig(steps=1000, batch_size=4), folder="model")
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_processes_stop_together_when_one_is_interrupted(tmp_path):
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "program.py"]
+    done = subprocess.run(run, cwd=tmp_path, check=True, timeout=120, capture_output=True, text=True)
+    assert done.stdout.count("stopped") == 2
+    stored = torch.load(tmp_path / "model" / "checkpoint.pt", weights_only=True)
+    assert stored["parts"]["record"]["step"] == 5
 
 
 @pytest.mark.slow

@@ -101,8 +101,8 @@ def train(
     """Train a network by minimising an objective over data.
 
     With a folder, a run that finds its own checkpoint there goes on from it, and one that is complete returns
-    at once. Ctrl-C lets the current step end, writes a checkpoint and raises `KeyboardInterrupt`; a second
-    one stops at once.
+    at once. Ctrl-C, or the signal SIGTERM, lets the current step end, writes a checkpoint and raises
+    `KeyboardInterrupt`; a second one stops at once. Of several processes all stop after the same step.
 
     Arguments:
         network: The network; moved to `device` and trained in place.
@@ -252,11 +252,11 @@ def _loop(
             if evaluate or record.step % write_every == 0:
                 bar.set_postfix(record.write(**values), refresh=False)
             bar.update()
-            stop = interrupted()
+            stop = _anywhere(interrupted(), device, world)
             if stop or last or record.step % config.checkpoint_every == 0:
                 run.save()
             if stop:
-                break
+                raise KeyboardInterrupt
 
 
 def _batches(run: _Run, data: BatchSource | BatchStream, rank: int, world: int) -> Generator[Tensor]:
@@ -346,6 +346,15 @@ def _join(share: Tensor, size: int, begin: int) -> Tensor:
     return whole
 
 
+def _anywhere(flag: bool, device: torch.device, world: int) -> bool:
+    """Whether it is so in any process: those that were not interrupted would wait for the others forever."""
+    if world == 1:
+        return flag
+    found = torch.tensor(float(flag), device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return bool(found)
+
+
 def _processes(device: torch.device) -> tuple[int, int]:
     """The rank of this process and their number, after joining them where ``torchrun`` has started some."""
     if not distributed.is_available():
@@ -361,7 +370,7 @@ def _processes(device: torch.device) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold back the first Ctrl-C, so that no checkpoint sees half a step; it is raised on leaving.
+    """Hold back the first Ctrl-C or SIGTERM, so that no checkpoint sees half a step; it is raised on leaving.
 
     Yields:
         A function that says whether there was one.
@@ -370,19 +379,21 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
     def hold(number: int, frame: FrameType | None) -> None:
         nonlocal pending
-        if pending:
+        # torchrun passes on what its processes have received from the terminal already.
+        if pending and not distributed.is_torchelastic_launched():
             raise KeyboardInterrupt
         pending = True
 
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    # Python delivers signals to the main thread only, and another handler is somebody's wish.
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        # Python delivers signals to the main thread only, and another handler is somebody's wish.
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, hold)
+    held = {number: handler for number, handler in usual.items() if main and signal.getsignal(number) is handler}
+    for number in held:
+        signal.signal(number, hold)
     try:
         yield lambda: pending
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in held.items():
+            signal.signal(number, handler)
     if pending:
         raise KeyboardInterrupt
