@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 import xarray as xr
 
 from physflow.assembly import make_network, make_objective, make_physics, make_transform, sizes_of
@@ -140,9 +139,7 @@ def train_model(
         raise ValueError(f"symmetries=true needs data with an equation and all of its fields; {data} has {list(names)}")
     if training.physics > 0:
         _check_physics(training, model, equation, names)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(device)
+    device = check_device(device)
     # After all that can be refused: the fit reads the data several times.
     transform = make_transform(model, names).fit(lambda: rows(reader, 0, split))
 

@@ -205,6 +205,10 @@ def test_idx_that_is_missing(tmp_path):
         images.mnist(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         images.mnist(tmp_path / "nowhere")
+    with pytest.raises(
+        ValueError, match=r"expected the folder of the IDX files, got the file .*other; .*images\.idx reads"
+    ):
+        images.mnist(tmp_path / "other")
     with pytest.raises(ValueError, match="unknown split 'tests'; did you mean 'test'"):
         images.mnist(tmp_path, "tests")
 
@@ -374,6 +378,14 @@ def test_latents(tmp_path, shape, dtype):
         assert physflow.fields.grid_of(ds).shape == (shape[3], shape[2])
         assert np.array_equal(ds["latent_2"].isel(sample=slice(1, 3)), u[1:3, 2, ::-1].swapaxes(1, 2))
         assert np.array_equal(ds["label"], y)
+        assert np.array_equal(images.to_latents(ds), u)
+
+
+@pytest.mark.parametrize("names", [["intensity"], ["latent_0", "latent_2"]])
+def test_fields_that_are_no_latents(names):
+    ds = images.from_pixels(np.zeros((2, 1, 3, 4), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"expected the fields 'latent_0', 'latent_1' .* got \['"):
+        images.to_latents(xr.Dataset({name: ds["intensity"] for name in names}))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -197,3 +198,16 @@ def test_other_failures_of_a_network_are_told():
         FeatureNetwork(Means(), "means")(images(), 0)
     with pytest.raises(TypeError, match=r"expected a torch.nn.Module, got str; FeatureNetwork.load reads a file"):
         FeatureNetwork("net.pt", "net")
+
+
+def test_what_is_no_images_and_no_file(tmp_path):
+    network = FeatureNetwork(nn.Flatten(), "flat", channels=1)
+    for given in (np.zeros((2, 1, 4, 4), dtype=np.uint8), [1]):
+        with pytest.raises(
+            TypeError, match=rf"expected images as a tensor of uint8, got {type(given).__name__}; .*to_pixels"
+        ):
+            network(given)
+    with pytest.raises(
+        FileNotFoundError, match=r"no file .*; the network of FID is inception-2015-12-05\.pt, from https"
+    ):
+        FeatureNetwork.inception(tmp_path / "inception.pt")

@@ -211,3 +211,12 @@ def test_files_that_hold_no_statistics_are_refused(tmp_path):
     np.savez(path, mu=np.zeros(2), sigma=np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"does not hold the statistics .* got \(2,\) and \(2, 3\)"):
         FeatureStatistics.load(path)
+
+
+def test_what_is_no_statistics():
+    known = feature_statistics(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)))
+    for pair in ((known, torch.zeros(3, 2)), (torch.zeros(3, 2), known)):
+        with pytest.raises(
+            TypeError, match="expected the statistics of features, got Tensor; feature_statistics makes"
+        ):
+            frechet_distance(*pair)

@@ -179,6 +179,7 @@ def _sample_options(parser: Parser) -> None:
     names = ", ".join(builtin_models())
     parser.add_argument("model", type=str, help=f"the folder of a model, or one that ships with physflow: {names}")
     parser.add_argument("--out", type=str, required=True, help="the file to write, ending in .nc")
+    parser.add_argument("--device", type=str, default="auto", help="where the network runs: auto, cpu or cuda")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument(
         "--correction",
@@ -201,8 +202,9 @@ def _sample(options: Options) -> int:
 
     import physflow
     from physflow.data import files
+    from physflow.pde import check_device
 
-    model = physflow.load(options["model"])
+    model = physflow.load(options["model"]).to(check_device(options["device"]))
     settings = {"solver": given.get("solver"), "steps": given.get("steps"), "correction": options["correction"]}
     selection = {"select": options["select"], "by": options["by"]}
     ds = model.sample(config.samples, seed=config.seed, **settings, **selection, progress=True)

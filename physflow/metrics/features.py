@@ -41,6 +41,7 @@ __all__ = ["FeatureNetwork"]
 
 # The network and its output that the name FID stands for.
 _INCEPTION, _WIDTH = "Inception-v3", 2048
+_WHERE = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ class FeatureNetwork:
             FileNotFoundError: If there is no such file.
             ValueError: If it is not a TorchScript file.
         """
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"there is no file {path}; the network of FID is inception-2015-12-05.pt, from {_WHERE}"
+            )
         return cls.load(path, _INCEPTION, _WIDTH, options={"return_features": True})
 
     @property
@@ -134,6 +139,7 @@ class FeatureNetwork:
             The features on the CPU, shape (n, d).
 
         Raises:
+            TypeError: If the images are no tensor.
             ValueError: If the images are not such, the block is not positive, or the features are not of shape
                 (block, d), not as many as demanded, or not finite.
         """
@@ -144,6 +150,11 @@ class FeatureNetwork:
             return torch.cat([self._features(part) for part in images.split(block)])
 
     def _check_images(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                f"expected images as a tensor of uint8, got {type(images).__name__}; of a Dataset of fields: "
+                "torch.from_numpy(physflow.data.images.to_pixels(ds))"
+            )
         if images.dtype != torch.uint8:
             raise ValueError(f"expected images as uint8, got {images.dtype}; quantise makes such from [-1, 1]")
         if images.ndim != 4 or images.shape[1] != self.channels:

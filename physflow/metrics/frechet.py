@@ -190,6 +190,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         The distance, in the square of the unit of the features; published values of FID are this number, not its root.
 
     Raises:
+        TypeError: If either is no statistics.
         ValueError: If the numbers of features differ or a covariance has a negative eigenvalue.
 
     Warns:
@@ -198,6 +199,12 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     References:
         D. C. Dowson, B. V. Landau, 1982; M. Heusel et al., 2017.
     """
+    for statistics in (a, b):
+        if not isinstance(statistics, FeatureStatistics):
+            raise TypeError(
+                f"expected the statistics of features, got {type(statistics).__name__}; feature_statistics makes "
+                "them of the features that a FeatureNetwork makes of images"
+            )
     d = len(a.mean)
     if len(b.mean) != d:
         raise ValueError(f"expected as many features in both sets, got {d} and {len(b.mean)}; are they of one network?")

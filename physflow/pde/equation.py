@@ -36,13 +36,16 @@ def identity(fields: Tensor) -> Tensor:
     return fields
 
 
-def check_device(device: str) -> None:
-    """Raise a ValueError that says which devices there are if torch does not have this one."""
+def check_device(device: str) -> str:
+    """The device of this name, ``"auto"`` a GPU where there is one; a ValueError says which there are if it is none."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         valid = "cpu, cuda" if torch.cuda.is_available() else "cpu"
         raise ValueError(f"no device {device!r} on this machine; valid: {valid}") from error
+    return device
 
 
 class Equation(ABC):

@@ -52,6 +52,10 @@ def mnist(folder: str | os.PathLike[str], split: Literal["train", "test"] = "tra
         ValueError: If a file is damaged, or holds something else.
     """
     one_of("split", split, _NAMES)
+    if Path(folder).is_file():
+        raise ValueError(
+            f"expected the folder of the IDX files, got the file {folder}; physflow.data.images.idx reads one"
+        )
     images, labels = (_find(Path(folder), f"{_NAMES[split]}-{kind}") for kind in ("images-idx3", "labels-idx1"))
     if images is None:
         raise missing(Path(folder) / "x", f"{_NAMES[split]}-images-idx3-ubyte, plain or with .gz, in {folder}", _WHERE)

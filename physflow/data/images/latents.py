@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from physflow.config import nearest
 from physflow.data.images.pixels import grid_of_pixels, labelled
 from physflow.fields import SAMPLE
 
-__all__ = ["latents"]
+__all__ = ["latents", "to_latents"]
 
 _AXES = (SAMPLE, "channel", "row", "column")
 
@@ -45,6 +47,28 @@ def latents(path: str | os.PathLike[str], name: str | None = None, labels: str |
     except ValueError:
         ds.close()
         raise
+
+
+def to_latents(ds: xr.Dataset) -> NDArray[np.floating[Any]]:
+    """The latents of a Dataset of fields, as a decoder wants them: the inverse of `latents`.
+
+    Arguments:
+        ds: The fields ``latent_0``, ``latent_1`` and so on over (sample, x, y).
+
+    Returns:
+        The latents, shape (sample, channel, row, column).
+
+    Raises:
+        ValueError: If the Dataset holds no latents.
+    """
+    names = [f"latent_{c}" for c in range(sum(str(name).startswith("latent_") for name in ds))]
+    if not names or set(names) - set(ds) or {*ds[names[0]].dims} != {SAMPLE, "x", "y"}:
+        raise ValueError(
+            f"expected the fields 'latent_0', 'latent_1' and so on over (sample, x, y), got "
+            f"{[str(name) for name in ds]} over {tuple(ds.sizes)}"
+        )
+    stacked = np.stack([ds[name].transpose(SAMPLE, "y", "x").values for name in names], axis=1)
+    return np.ascontiguousarray(np.flip(stacked, axis=2))
 
 
 def _fields(ds: xr.Dataset, path: str | os.PathLike[str], name: str | None, labels: str | None) -> xr.Dataset:
