@@ -11,8 +11,15 @@ from physflow.generative.bridges import BridgePath, BridgeWeight
 from physflow.generative.consistency import ConsistencyFlowMatching
 from physflow.generative.couplings import Coupling, ExactOT, Independent
 from physflow.generative.diffusions import VE, VP
+from physflow.generative.divergence import Divergence, Exact, Hutchinson
 from physflow.generative.entropic import SchroedingerBridge, Sinkhorn
 from physflow.generative.exploration import latent_grid, latent_values, many_from_one, traverse
+from physflow.generative.guidance import (
+    ClassifierFree,
+    ClassifierGuided,
+    LogProbability,
+    posterior_log_probability,
+)
 from physflow.generative.integrators import (
     RK4,
     Adaptive,
@@ -27,6 +34,7 @@ from physflow.generative.integrators import (
     SolverDiverged,
     integrate,
 )
+from physflow.generative.inversion import Inverted, invert, slerp
 from physflow.generative.latents import (
     INPUTS,
     ComponentIds,
@@ -43,7 +51,10 @@ from physflow.generative.latents import (
     Prior,
     StandardNormal,
     encodings_of,
+    latent_log_likelihood,
 )
+from physflow.generative.likelihood import Likelihood, bits_per_dimension, log_likelihood
+from physflow.generative.maximum_likelihood import MaximumLikelihood
 from physflow.generative.mixture import DiagonalMixture
 from physflow.generative.networks import (
     MLP,
@@ -108,6 +119,8 @@ __all__ = [
     "BridgePath",
     "BridgeWeight",
     "Callback",
+    "ClassifierFree",
+    "ClassifierGuided",
     "ComponentIds",
     "Components",
     "CondOT",
@@ -122,6 +135,7 @@ __all__ = [
     "Counts",
     "Coupling",
     "DiagonalMixture",
+    "Divergence",
     "Drawn",
     "DrawnBatches",
     "Encoded",
@@ -130,6 +144,7 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "Evaluation",
+    "Exact",
     "ExactOT",
     "Faded",
     "FlowMatching",
@@ -137,13 +152,18 @@ __all__ = [
     "Gaussian",
     "GaussianProcess",
     "Heun",
+    "Hutchinson",
     "Independent",
+    "Inverted",
     "LateWeight",
     "Latent",
+    "Likelihood",
     "LinearPath",
+    "LogProbability",
     "LogitNormal",
     "MLPDecoder",
     "MLPEncoder",
+    "MaximumLikelihood",
     "Midpoint",
     "MixturePrior",
     "Noise",
@@ -185,18 +205,24 @@ __all__ = [
     "Uniform",
     "Velocity",
     "assignment",
+    "bits_per_dimension",
     "encodings_of",
     "integrate",
+    "invert",
     "item_generator",
     "latent_grid",
+    "latent_log_likelihood",
     "latent_values",
     "latents",
+    "log_likelihood",
     "many_from_one",
     "networks",
     "normals",
+    "posterior_log_probability",
     "reflow_pairs",
     "samplers",
     "simulate",
+    "slerp",
     "starting_points",
     "time_at",
     "train",

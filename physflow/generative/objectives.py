@@ -38,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from physflow.config import nearest
+from physflow.config.checks import fraction
 from physflow.generative.couplings import Coupling, Independent
 from physflow.generative.latents.base import Latent
 from physflow.generative.latents.conditioned import Conditioned
@@ -147,6 +148,7 @@ class FlowMatching(Objective):
         beta: The weight of the divergence of a stochastic latent, in units of the mean squared error per nat.
         times: The law of the time; another than the uniform one is a weight by its density.
         weight: The weight :math:`w(t)`, a map of times (batch,) to values (batch,); None is :math:`w = 1`.
+        unconditional: The share of the items whose network is told zeros in place of z, for `ClassifierFree`.
         prediction: What the network returns: ``"velocity"``, ``"data"`` (the clean sample), ``"noise"`` or
             ``"score"``. The data prediction of a `LinearPath` with a tube is that of the tube's end, as its docstring
             says; the error of a score is infinite at t = 1 without a weight (`ScoreMatching`).
@@ -164,8 +166,12 @@ class FlowMatching(Objective):
     times: TimeLaw = field(default_factory=Uniform, kw_only=True)
     weight: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
     prediction: Quantity = field(default="velocity", kw_only=True)
+    unconditional: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        fraction(unconditional=self.unconditional)
+        if self.unconditional and self.latent is None:
+            raise ValueError(f"unconditional={self.unconditional:g} leaves out z, but there is no latent: give latent=")
         if self.prediction not in get_args(Quantity):
             hint = nearest(self.prediction, get_args(Quantity))
             raise ValueError(f"unknown prediction {self.prediction!r} of a network; {hint}")
@@ -272,7 +278,11 @@ class FlowMatching(Objective):
                 f"an objective with a latent needs a network that encodes, got {type(given).__name__}: train "
                 "Conditioned(network, latent)"
             )
-        predicted, kl = network(x_t, t, None, x0, item, epsilon)
+        if not self.unconditional:
+            predicted, kl = network(x_t, t, None, x0, item, epsilon)
+            return predicted, kl
+        told = torch.rand(len(t), generator=generator, device=generator.device) >= self.unconditional
+        predicted, kl = network(x_t, t, None, x0, item, epsilon, told.to(x_t))
         return predicted, kl
 
     def velocity(self, network: Callable[..., Tensor]) -> Velocity:

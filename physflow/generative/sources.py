@@ -6,6 +6,7 @@ then moved, so that one seed gives one draw on every device.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,20 @@ class Source(ABC):
             A tensor of the given shape.
         """
 
+    def log_density(self, x: Tensor) -> Tensor:
+        """The logarithm of the density in nats, shape (batch,).
+
+        Arguments:
+            x: Points, shape (batch, ...).
+
+        Raises:
+            ValueError: If it is not known.
+        """
+        raise ValueError(
+            f"the density of a source of type {type(self).__name__} is not known, nor that of what a flow makes of it: "
+            "train from Gaussian()"
+        )
+
 
 @dataclass(frozen=True)
 class Gaussian(Source):
@@ -53,6 +68,10 @@ class Gaussian(Source):
     ) -> Tensor:
         """Independent standard normal numbers; see `Source.sample`."""
         return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(device)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        r""":math:`-\tfrac12 |x|^2 - \tfrac d2 \log 2 \pi`; see `Source.log_density`."""
+        return -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
@@ -146,3 +165,7 @@ class Scaled(Source):
     ) -> Tensor:
         """Scaled draws; see `Source.sample`."""
         return self.factor * self.source.sample(shape, generator, dtype, device)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """The density of the source at x over the factor, and the change of volume; see `Source.log_density`."""
+        return self.source.log_density(x / self.factor) - math.prod(x.shape[1:]) * math.log(self.factor)

@@ -4,6 +4,7 @@ from physflow.generative.latents.base import INPUTS, Latent, Posterior
 from physflow.generative.latents.conditioned import Conditioned
 from physflow.generative.latents.coordinates import Coordinates
 from physflow.generative.latents.encoders import Components, Encoded
+from physflow.generative.latents.evidence import latent_log_likelihood
 from physflow.generative.latents.normal import NormalLatent
 from physflow.generative.latents.priors import (
     ComponentIds,
@@ -31,4 +32,5 @@ __all__ = [
     "Prior",
     "StandardNormal",
     "encodings_of",
+    "latent_log_likelihood",
 ]

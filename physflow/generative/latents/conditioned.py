@@ -48,6 +48,7 @@ class Conditioned(nn.Module):
         x0: Tensor | None,
         x1: Tensor,
         epsilon: Tensor | None = None,
+        told: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
     def forward(
@@ -58,6 +59,7 @@ class Conditioned(nn.Module):
         x0: Tensor | None = None,
         x1: Tensor | None = None,
         epsilon: Tensor | None = None,
+        told: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The prediction for a given z, or for the z of a data sample.
 
@@ -68,6 +70,7 @@ class Conditioned(nn.Module):
             x0: The source samples, shape (batch, ...), in training.
             x1: The data samples, whole items, shape (batch, ...), in training.
             epsilon: Standard normal numbers of the posterior's draw, shape (batch, dimension); None takes its mean.
+            told: A factor of z for each item, shape (batch,), such as 0 for those that are to be told nothing.
 
         Returns:
             The prediction, of x's shape; in training with the divergence, shape (batch,).
@@ -76,4 +79,5 @@ class Conditioned(nn.Module):
             prediction: Tensor = self.network(x, t, z)
             return prediction
         posterior = self.latent(x0, x1, x, t)
-        return self.network(x, t, posterior.sample(epsilon)), posterior.kl()
+        drawn = posterior.sample(epsilon)
+        return self.network(x, t, drawn if told is None else told[:, None] * drawn), posterior.kl()

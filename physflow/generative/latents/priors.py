@@ -11,6 +11,7 @@ Every draw takes its numbers from a generator of its own, so that sample i can d
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
@@ -20,7 +21,9 @@ from torch.nn.functional import one_hot
 
 from physflow.generative.integrators import Heun, integrate
 from physflow.generative.latents.base import Latent, Posterior
+from physflow.generative.likelihood import log_likelihood
 from physflow.generative.mixture import DiagonalMixture
+from physflow.generative.sources import Gaussian
 
 __all__ = ["ComponentIds", "Encodings", "FlowPrior", "MixturePrior", "Prior", "StandardNormal", "encodings_of"]
 
@@ -40,6 +43,20 @@ class Prior(nn.Module, ABC):
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Independent draws in float32 on the CPU, shape (n, dimension)."""
 
+    def log_density(self, z: Tensor) -> Tensor:
+        """The logarithm of the density in nats, or of the probability where z is one of finitely many, shape (batch,).
+
+        Arguments:
+            z: Latents, shape (batch, dimension).
+
+        Raises:
+            ValueError: If there is none.
+        """
+        raise ValueError(
+            f"z is {self.words}, a law without a density: draw it from N(0, I), or from a mixture or flow fitted to "
+            "the encodings (draw: mixture)"
+        )
+
 
 class StandardNormal(Prior):
     """The standard normal law N(0, I).
@@ -57,6 +74,10 @@ class StandardNormal(Prior):
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Standard normal numbers; see `Prior.draw`."""
         return torch.randn(n, self.dimension, generator=generator)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """The normal density; see `Prior.log_density`."""
+        return Gaussian().log_density(z)
 
 
 class Encodings(Prior):
@@ -93,6 +114,16 @@ class Encodings(Prior):
         """One draw from the posterior of every training sample, shape (samples, dimension)."""
         return self._draw(torch.arange(len(self.mean)), generator)
 
+    def log_density(self, z: Tensor) -> Tensor:
+        """The density of the mixture of all posteriors; see `Prior.log_density`."""
+        if self.log_variance is None:
+            return super().log_density(z)
+        logs = []
+        for one in z.split(max(1, 2**22 // self.mean.numel())):
+            squares = (one[:, None] - self.mean).square() * (-self.log_variance).exp()
+            logs.append((-0.5 * (squares + self.log_variance + math.log(2 * math.pi)).sum(2)).logsumexp(1))
+        return torch.cat(logs) - math.log(len(self.mean)) if logs else z.new_zeros(0)
+
     def _draw(self, which: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(len(which), self.dimension, generator=generator)
         variance = None if self.log_variance is None else self.log_variance[which]
@@ -115,6 +146,10 @@ class MixturePrior(Prior):
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws from the mixture; see `Prior.draw`."""
         return self.mixture.sample(n, generator)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """The density of the mixture; see `Prior.log_density`."""
+        return self.mixture.log_prob(z)
 
 
 class ComponentIds(Prior):
@@ -149,6 +184,10 @@ class ComponentIds(Prior):
         # Divided by the last sum, which may be off one by rounding; no id has a weight of zero.
         return one_hot(torch.searchsorted(sums / sums[-1], u, right=True), self.dimension).float()
 
+    def log_density(self, z: Tensor) -> Tensor:
+        """The probabilities of the components; see `Prior.log_density`."""
+        return self.weights[z.argmax(1)].to(z).log()
+
 
 class FlowPrior(Prior):
     """A flow from N(0, I) to the law of encodings.
@@ -177,6 +216,11 @@ class FlowPrior(Prior):
         """Draws by integrating the flow; see `Prior.draw`."""
         noise = torch.randn(n, self.dimension, generator=generator)
         return self.mean + self.std * integrate(self.network, noise, Heun(), self.steps)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """The density by the flow, of its standardised encodings; see `Prior.log_density`."""
+        whitened = (z.float() - self.mean) / self.std
+        return log_likelihood(self.network, whitened, Heun(), self.steps).log_density - self.std.log().sum()
 
 
 @torch.no_grad()
