@@ -21,8 +21,10 @@ from tqdm import tqdm
 from physflow import storage
 from physflow.assembly import make_network, make_objective, make_prior, make_solver, sizes_of
 from physflow.config import ModelConfig, SamplingConfig, TrainingConfig, from_dict, nearest, to_dict
-from physflow.fields import SAMPLE, content_fingerprint, to_dataset, to_tensor
+from physflow.densities import Backward
+from physflow.fields import content_fingerprint, to_dataset
 from physflow.generative import (
+    RK4,
     Conditioned,
     Coordinates,
     Counted,
@@ -45,7 +47,7 @@ _BLOCK = 50
 """Samples that are computed together, always a whole block: a sample does not depend on how many are asked for."""
 
 
-class Model:
+class Model(Backward):
     """A trained generator of fields.
 
     Arguments:
@@ -107,11 +109,6 @@ class Model:
             channels -= self.latent.dimension
         return (channels,) if self.config.space == "pod" else (channels, *self.grid.shape)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
-
     def to(self, device: str | torch.device) -> Model:
         """Move the model to a device, and return it."""
         self.network.to(device)
@@ -167,29 +164,6 @@ class Model:
         ds = self._generate(candidates(n, select), seed, solver, steps, correction, True, dtype, progress)
         return selected(ds, n, by, self.fields, progress)
 
-    def encode(self, ds: xr.Dataset) -> xr.DataArray:
-        """The latents of fields: the means of their posteriors.
-
-        Arguments:
-            ds: Fields on the model's grid; if the latent is some of them, these will do.
-
-        Returns:
-            The latents over (sample, latent).
-
-        Raises:
-            ValueError: If the model has no latent, or one that is no function of the fields alone.
-        """
-        if (latent := self._with_latent()).inputs != ("x1",):
-            raise ValueError(
-                f"z of this model is no function of the fields, its posterior reads {', '.join(latent.inputs)}: use "
-                "sample, or decode with z from N(0, I)"
-            )
-        if (given := self.config.latent.fields) and set(given) <= set(ds):
-            ds = ds.assign({name: xr.ones_like(ds[given[0]]) for name in set(self.fields) - set(ds)})
-        pieces = to_tensor(ds, self.fields).split(256)
-        z = torch.cat([latent.encode(self.transform(piece.to(self.device)).float()).cpu() for piece in pieces])
-        return xr.DataArray(z.numpy(), dims=(SAMPLE, "latent"), name="z")
-
     def decode(
         self,
         z: xr.DataArray | np.ndarray | Tensor,
@@ -219,22 +193,44 @@ class Model:
         Raises:
             ValueError: If the model has no latent, or the shape is wrong.
         """
-        latent = self._with_latent()
-        values = z if isinstance(z, Tensor) else torch.as_tensor(np.asarray(z))
-        if values.ndim != 2 or values.shape[1] != latent.dimension:
-            raise ValueError(f"expected latents of shape (samples, {latent.dimension}), got {tuple(values.shape)}")
-        if not values.isfinite().all():
-            raise ValueError("expected finite latents, some are NaN or infinite")
+        values = self._checked(z)
         settings = (seed, solver, steps, correction, score, dtype, progress)
         return self._generate(len(values), *settings, values.float(), one_noise)
 
-    def _with_latent(self) -> Latent:
-        if self.latent is None:
-            raise ValueError(
-                "this model has no latent; train one with a latent (ModelConfig.latent), such as "
-                "latent: {kind: posterior}"
-            )
-        return self.latent
+    def from_noise(
+        self,
+        ds: xr.Dataset,
+        solver: str | Solver | None = None,
+        steps: int = 50,
+        correction: str | Correction | None = None,
+        *,
+        score: bool = True,
+        dtype: str = "float32",
+        progress: bool = False,
+    ) -> xr.Dataset:
+        """Make fields of given noise, such as what `invert` found, or points between (`physflow.generative.slerp`).
+
+        Arguments:
+            ds: ``noise`` over sample, and ``z`` for a model with a latent, as `invert` gives them.
+            solver: The integrator; the classical Runge-Kutta method by default, as for `invert`.
+            steps: The number of steps of one with fixed steps.
+            correction: This and all that follows as for `sample`.
+            score: Whether to score.
+            dtype: The type of the fields.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ValueError: If the noise has another shape, or there is no z and the model has a latent.
+        """
+        if "noise" not in ds or ("z" not in ds and self.latent is not None):
+            wanted = "noise" if self.latent is None else "noise and z"
+            raise ValueError(f"expected a Dataset with {wanted}, as model.invert gives it, got {[str(n) for n in ds]}")
+        noise = torch.as_tensor(ds["noise"].values)
+        if noise.shape[1:] != self.shape:
+            raise ValueError(f"expected noise of shape (samples, {', '.join(map(str, self.shape))}), got {noise.shape}")
+        z = None if self.latent is None else self._checked(ds["z"]).float()
+        settings = (RK4() if solver is None else solver, steps, correction, score, dtype, progress)
+        return self._generate(len(noise), 0, *settings, z, noise=noise.double())
 
     def _generate(
         self,
@@ -248,21 +244,23 @@ class Model:
         progress: bool,
         given: Tensor | None = None,
         one_noise: bool = False,
+        noise: Tensor | None = None,
     ) -> xr.Dataset:
-        """Fields for drawn or given latents; see `sample`."""
+        """Fields for drawn or given latents and noise; see `sample`."""
         if dtype not in ("float32", "float64"):
             raise ValueError(f"unknown dtype {dtype!r}; {nearest(str(dtype), ('float32', 'float64'))}")
         if solver is None:
             solver, steps = self.sampling.solver, self.sampling.steps if steps is None else steps
         solver_object, steps = make_solver(solver), 10 if steps is None else steps
         correct = self._correction(correction)
-        velocity = Counted(self.objective.velocity(self.network))
+        velocity = Counted(self._velocity)
         device = self.device
         pieces = [torch.empty(0, len(self.fields), *self.grid.shape, dtype=getattr(torch, dtype))]
         with torch.inference_mode(), tqdm(total=n, desc="sample", unit="field", disable=not progress) as bar:
             for first in range(0, n, _BLOCK):
                 indices = range(first, first + _BLOCK)
-                x0, z = starting_points(self.objective.start, self.shape, seed, indices, self.prior, given, one_noise)
+                sizes = (self.shape, seed, indices, self.prior, given, one_noise, noise)
+                x0, z = starting_points(self.objective.start, *sizes)
                 y = integrate(velocity, x0.to(device), solver_object, steps, None if z is None else z.to(device))
                 items = y if z is None or self.latent is None else self.latent.join(z.to(device), y)
                 fields = self.transform.inverse(items.double()).cpu().to(getattr(torch, dtype))
@@ -279,6 +277,8 @@ class Model:
             "evaluations": velocity.calls / max(1, len(pieces) - 1),
             "correction": correction if isinstance(correction, str) else "none" if correction is None else "custom",
         }
+        if noise is not None:
+            attrs["noise"] = "given"
         if self.prior is not None:
             attrs["latent"] = "given" if given is not None else self.prior.words
         ds = to_dataset(fields, self.fields, self.grid, attrs)

@@ -30,6 +30,7 @@ ORDER = (
     "selection",
     "assembly",
     "storage",
+    "densities",
     "model",
     "corrected",
     "sensors",

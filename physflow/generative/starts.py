@@ -22,6 +22,7 @@ def starting_points(
     prior: Prior | None = None,
     latents: Tensor | None = None,
     one_noise: bool = False,
+    given: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The noise and the latents of samples, each from a generator of its own: the noise first, then the latent.
 
@@ -33,6 +34,7 @@ def starting_points(
         prior: The law of the latents, if there are any and none are given.
         latents: The latents of all samples, shape (samples, dimension); beyond the last, the last one.
         one_noise: Whether all samples have the noise of sample 0, so that only their latents differ.
+        given: The noise of all samples, shape (samples, *shape), in place of draws; beyond the last, the last one.
 
     Returns:
         The noise, shape (len(indices), *shape), and the latents, shape (len(indices), dimension), or None.
@@ -40,7 +42,10 @@ def starting_points(
     noise, z = [], []
     for index in indices:
         generator = item_generator(seed, 0 if one_noise else index)
-        noise.append(source.sample((1, *shape), generator))
+        if given is None:
+            noise.append(source.sample((1, *shape), generator))
+        else:
+            noise.append(given[min(index, len(given) - 1)][None])
         if latents is not None:
             z.append(latents[min(index, len(latents) - 1)][None])
         elif prior is not None:

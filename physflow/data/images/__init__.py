@@ -10,6 +10,17 @@ from physflow.data.images.digits import digits
 from physflow.data.images.folder import folder
 from physflow.data.images.idx import idx, mnist
 from physflow.data.images.latents import latents, to_latents
-from physflow.data.images.pixels import from_pixels, to_pixels
+from physflow.data.images.pixels import dequantise, from_pixels, to_pixels
 
-__all__ = ["cifar10", "digits", "folder", "from_pixels", "idx", "latents", "mnist", "to_latents", "to_pixels"]
+__all__ = [
+    "cifar10",
+    "dequantise",
+    "digits",
+    "folder",
+    "from_pixels",
+    "idx",
+    "latents",
+    "mnist",
+    "to_latents",
+    "to_pixels",
+]

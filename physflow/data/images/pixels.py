@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from physflow.fields import SAMPLE, field_names, to_dataset
 from physflow.grid import Grid
 
-__all__ = ["CHANNELS", "LABEL", "from_pixels", "grid_of_pixels", "labelled", "to_pixels"]
+__all__ = ["CHANNELS", "LABEL", "dequantise", "from_pixels", "grid_of_pixels", "labelled", "to_pixels"]
 
 CHANNELS = {1: ("intensity",), 3: ("red", "green", "blue")}
 """The names of the channels of grey and of coloured images."""
@@ -66,6 +66,33 @@ def from_pixels(
     grid = grid_of_pixels(*images.shape[2:])
     ds = to_dataset(torch.from_numpy(fields), CHANNELS[images.shape[1]], grid, {"values": largest, **(attrs or {})})
     return ds if labels is None else labelled(ds, labels)
+
+
+def dequantise(ds: xr.Dataset, seed: int = 0) -> xr.Dataset:
+    r"""Images with uniform noise over the bins of their whole numbers, so that a density of them makes sense.
+
+    A density of points that only take some values can be made as large as one likes; over bins of width w it bounds the
+    probabilities of the values (`physflow.generative.bits_per_dimension`).
+
+    Arguments:
+        ds: Images as the loaders give them.
+        seed: The seed of the noise.
+
+    Returns:
+        The images, their fields moved by up to half of the width, :math:`w = 2 / v_{\max}`, which is the attribute
+        ``bin_width``.
+
+    Raises:
+        ValueError: If the attribute ``values`` does not tell the largest value.
+    """
+    if "values" not in ds.attrs:
+        raise ValueError(
+            "expected images of whole numbers, as the loaders give them, with the attribute values, their largest; "
+            f"found the attributes {sorted(map(str, ds.attrs))}"
+        )
+    width, rng = 2 / float(ds.attrs["values"]), np.random.default_rng(seed)
+    moved = {name: ds[name] + width * (rng.random(ds[name].shape, dtype=np.float32) - 0.5) for name in field_names(ds)}
+    return ds.assign(moved).assign_attrs(bin_width=width)
 
 
 def labelled(ds: xr.Dataset, labels: NDArray[Any]) -> xr.Dataset:

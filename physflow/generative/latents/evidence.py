@@ -69,7 +69,9 @@ def latent_log_likelihood(
     if len(generators) != len(x1):
         raise ValueError(f"expected one generator, or one for each of the {len(x1)} items, got {len(generators)}")
     with torch.no_grad():
-        posterior = latent.posterior(x1=x1) if latent.stochastic and latent.inputs == ("x1",) else None
+        like = next(latent.parameters(), x1)
+        proposes = latent.stochastic and latent.inputs == ("x1",)
+        posterior = latent.posterior(x1=x1.to(like.dtype)) if proposes else None
     weights, noises = [], []
     for _ in range(draws):
         drawn = torch.cat([prior.draw(1, g) for g in generators]) if len(x1) else x1.new_zeros(0, latent.dimension)
