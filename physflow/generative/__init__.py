@@ -98,6 +98,7 @@ from physflow.generative.sources import Drawn, Gaussian, GaussianProcess, Scaled
 from physflow.generative.starts import starting_points
 from physflow.generative.times import LogitNormal, TimeLaw, Uniform
 from physflow.generative.training import TrainingDiverged, train
+from physflow.generative.translation import Items, translate
 from physflow.generative.vae import ELBO, VAE
 
 __all__ = [
@@ -155,6 +156,7 @@ __all__ = [
     "Hutchinson",
     "Independent",
     "Inverted",
+    "Items",
     "LateWeight",
     "Latent",
     "Likelihood",
@@ -226,5 +228,6 @@ __all__ = [
     "starting_points",
     "time_at",
     "train",
+    "translate",
     "traverse",
 ]

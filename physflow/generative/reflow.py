@@ -18,6 +18,10 @@ the cost of the first pairs, and both tend to zero. Where S is zero, one Euler s
 No round corrects the one before: an error of the velocity, or of the solver that makes the pairs, stays in the data.
 Make the pairs with many steps or a high order.
 
+The pairs may come from elsewhere: a coarse simulation and a fine one of the same case, for a flow that translates
+between the two (`physflow.generative.translate`). Lines of such pairs cross, where a velocity of x and t alone can only
+go between; a latent that reads the start, ``inputs=("x0",)``, tells them apart.
+
 References:
     X. Liu, C. Gong, Q. Liu, "Flow straight and fast: learning to generate and transfer data with rectified flow",
     ICLR 2023, section 3.
@@ -34,9 +38,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from physflow.generative.integrators import Heun, Solver, integrate
+from physflow.generative.latents.base import Latent
 from physflow.generative.objectives import FlowMatching, Objective
 from physflow.generative.paths import LinearPath, Path, Velocity
-from physflow.generative.sources import Source
+from physflow.generative.sources import Gaussian, Source
 from physflow.generative.times import TimeLaw, Uniform
 
 __all__ = ["Pairs", "ReFlow", "reflow_pairs"]
@@ -133,18 +138,34 @@ class ReFlow(Objective):
         times: The law of the time, as in `FlowMatching`.
         weight: The weight of the times, as in `FlowMatching`.
         prediction: What the network returns, as in `FlowMatching`.
+        latent: What the network is told, as in `FlowMatching`; None for rectified flow.
+        beta: The weight of the divergence of the latent, as in `FlowMatching`.
 
     Raises:
-        ValueError: If `prediction` is neither.
+        ValueError: If `prediction` is neither, or as of `FlowMatching`.
     """
 
     path: Path = field(default_factory=LinearPath)
     times: TimeLaw = field(default_factory=Uniform, kw_only=True)
     weight: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
     prediction: Literal["velocity", "data"] = field(default="velocity", kw_only=True)
+    latent: Latent | None = field(default=None, kw_only=True)
+    beta: float = field(default=1e-3, kw_only=True)
 
     def __post_init__(self) -> None:
-        FlowMatching(self.path, prediction=self.prediction)
+        self._matching(None)
+
+    def _matching(self, starts: Tensor | None) -> FlowMatching:
+        """The same on starts that are given."""
+        return FlowMatching(
+            self.path,
+            source=Gaussian() if starts is None else _Given(starts),
+            latent=self.latent,
+            beta=self.beta,
+            times=self.times,
+            weight=self.weight,
+            prediction=self.prediction,
+        )
 
     def loss(
         self,
@@ -173,14 +194,11 @@ class ReFlow(Objective):
                 f"expected pairs (x0, x1) of shape (batch, 2, ...), got {tuple(x1.shape)}; make the data with Pairs"
             )
         starts, ends = x1.unbind(1)
-        matching = FlowMatching(
-            self.path, source=_Given(starts), times=self.times, weight=self.weight, prediction=self.prediction
-        )
-        return matching.loss(network, ends, generator)
+        return self._matching(starts).loss(network, ends, generator)
 
     def velocity(self, network: Callable[..., Tensor]) -> Velocity:
         """The velocity that a trained network stands for, as in `FlowMatching.velocity`."""
-        return FlowMatching(self.path, prediction=self.prediction).velocity(network)
+        return self._matching(None).velocity(network)
 
 
 @dataclass(frozen=True)
