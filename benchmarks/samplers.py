@@ -111,7 +111,7 @@ def moments(path: Path, sampler: Sampler, steps: int) -> Tensor:
 
 def order(name: str, counts: Sequence[int]) -> dict[str, Any]:
     """The order between two numbers of steps."""
-    truth = torch.tensor([0.7, 0.25]).double()
+    truth = torch.tensor([0.7, 0.25], dtype=torch.float64)
     errors = [float((moments(PATHS["cosine"], SAMPLERS[name], n) - truth).norm()) for n in counts]
     ratio = torch.tensor(counts[1] / counts[0]).log2()
     found = float(-(torch.tensor(errors[1] / errors[0]).log2() / ratio))
