@@ -132,5 +132,7 @@ def test_bad_input():
     for divergence in (Exact(), Hutchinson()):
         x = draw(1, 2)
         probes = divergence.probes(x, torch.Generator())
-        with pytest.raises(ValueError, match="the velocity has no derivative by the state: it was computed without"):
-            divergence(lambda y: 2 * y.detach(), x, probes)
+        weight = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        for velocity in (lambda y: 2 * y.detach(), lambda y, weight=weight: weight * y.detach()):
+            with pytest.raises(ValueError, match="the velocity has no derivative by the state: it was computed"):
+                divergence(velocity, x, probes)

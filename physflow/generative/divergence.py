@@ -150,16 +150,17 @@ def _pullback(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callabl
         # What inference mode made cannot be in a graph; a clone can.
         start = x if graph and x.requires_grad else x.detach().clone().requires_grad_()
         v = f(start)
-    if not v.requires_grad:
-        raise ValueError(
-            "the velocity has no derivative by the state: it was computed without a graph (no_grad, detach, or a "
-            "guided velocity, which is without one), and its divergence is not known"
-        )
 
     def products(vectors: Tensor, batched: bool) -> Tensor:
         # The graph is for further products, and for gradients of the result.
-        settings = {"create_graph": graph, "retain_graph": True, "is_grads_batched": batched}
-        return torch.autograd.grad(v, start, vectors, **settings)[0]
+        settings = {"create_graph": graph, "retain_graph": True, "is_grads_batched": batched, "allow_unused": True}
+        product = torch.autograd.grad(v, start, vectors, **settings)[0] if v.requires_grad else None
+        if product is None:
+            raise ValueError(
+                "the velocity has no derivative by the state: it was computed without a graph (no_grad, detach, or a "
+                "guided velocity, which is without one), and its divergence is not known"
+            )
+        return product
 
     def pull(vectors: Tensor) -> Tensor:
         with torch.inference_mode(False):

@@ -26,6 +26,7 @@ from physflow.generative.latents.base import Latent
 from physflow.generative.latents.priors import Prior
 from physflow.generative.likelihood import Likelihood, log_likelihood, standard_error
 from physflow.generative.paths import Velocity
+from physflow.generative.samplers.base import normals
 
 __all__ = ["latent_log_likelihood"]
 
@@ -74,15 +75,16 @@ def latent_log_likelihood(
         posterior = latent.posterior(x1=x1.to(like.dtype)) if proposes else None
     weights, noises = [], []
     for _ in range(draws):
-        drawn = torch.cat([prior.draw(1, g) for g in generators]) if len(x1) else x1.new_zeros(0, latent.dimension)
-        ratio = x1.new_zeros(len(x1))
-        z = drawn.to(x1)
         if posterior is not None and posterior.log_variance is not None:
-            normal = [torch.randn(latent.dimension, generator=g) for g in generators]
-            epsilon = torch.stack(normal).to(posterior.mean) if normal else posterior.mean
+            epsilon = normals(generators)(posterior.mean)
             z = posterior.sample(epsilon).to(x1)
+            # A prior stays where it was made when its model moves.
+            own = prior.log_density(z.cpu()).to(x1)
             squares = epsilon.square() + posterior.log_variance + math.log(2 * math.pi)
-            ratio = prior.log_density(z).to(x1) + 0.5 * squares.sum(1).to(x1)
+            ratio = own + 0.5 * squares.sum(1).to(x1)
+        else:
+            drawn = [prior.draw(1, g) for g in generators]
+            z, ratio = torch.cat([x1.new_zeros(0, latent.dimension), *(d.to(x1) for d in drawn)]), x1.new_zeros(len(x1))
         given = log_likelihood(velocity, x1, generator=generators, z=z, **settings)
         weights.append(given.log_density + ratio)
         noises.append(given.noise)
