@@ -17,6 +17,8 @@ from physflow.config import LatentConfig, ModelConfig, TrainingConfig, check_com
 from physflow.data.correlated_noise import CorrelatedNoise
 from physflow.data.covariances import Exponential
 from physflow.generative import (
+    DDIM,
+    EDM,
     MLP,
     RK4,
     VAE,
@@ -38,6 +40,7 @@ from physflow.generative import (
     DiagonalMixture,
     Encodings,
     Euler,
+    EulerMaruyama,
     ExactOT,
     Faded,
     FlowMatching,
@@ -59,15 +62,18 @@ from physflow.generative import (
     Path,
     PhysicsInformed,
     Preconditioned,
+    PredictorCorrector,
     Prior,
     Regression,
     ResNet,
+    Sampler,
     SchroedingerBridge,
     SiT,
     SiTEncoder,
     Solver,
     Source,
     StandardNormal,
+    StochasticHeun,
     UNet,
     Uniform,
 )
@@ -76,6 +82,7 @@ from physflow.pde import Equation
 from physflow.transforms import POD, Chain, Log, PerChannel, Scale, Standardize, Transform
 
 __all__ = [
+    "SAMPLERS",
     "SOLVERS",
     "make_latent",
     "make_network",
@@ -97,6 +104,15 @@ SOLVERS: dict[str, type[Solver]] = {
     "dopri5": Adaptive,
 }
 """The solvers by the names that the command line and `Model.sample` take; a `Solver` object serves as well."""
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    "ddim": DDIM,
+    "edm": EDM,
+    "euler-maruyama": EulerMaruyama,
+    "stochastic-heun": StochasticHeun,
+    "predictor-corrector": PredictorCorrector,
+}
+"""The samplers of diffusions, likewise; the last three draw random numbers."""
 
 
 def make_transform(config: ModelConfig, fields: tuple[str, ...]) -> Transform:
@@ -332,14 +348,15 @@ def _coupling(training: TrainingConfig) -> Coupling:
     return ExactOT(source_factor=training.ot_factor) if training.coupling == "ot" else Independent()
 
 
-def make_solver(solver: str | Solver) -> Solver:
-    """The solver of this name; a `Solver` is returned as it is.
+def make_solver(solver: str | Solver | Sampler) -> Solver | Sampler:
+    """The solver or sampler of this name; one that is given is returned as it is.
 
     Raises:
         ValueError: If the name is unknown.
     """
-    if isinstance(solver, Solver):
+    if isinstance(solver, Solver | Sampler):
         return solver
-    if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), SOLVERS)}")
-    return SOLVERS[solver]()
+    known: dict[str, type[Solver] | type[Sampler]] = {**SOLVERS, **SAMPLERS}
+    if solver not in known:
+        raise ValueError(f"unknown solver {solver!r}; {nearest(str(solver), known)}")
+    return known[solver]()

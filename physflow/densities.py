@@ -10,7 +10,6 @@ surface of half the dimension; coordinates of a truncated POD fill a part of spa
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +25,7 @@ from physflow.fields import SAMPLE, grid_of, to_tensor
 from physflow.generative import (
     RK4,
     ConsistencyFlowMatching,
+    Coordinates,
     Divergence,
     Exact,
     FlowMatching,
@@ -34,7 +34,9 @@ from physflow.generative import (
     Prior,
     Regression,
     Solver,
+    Velocity,
     bits_per_dimension,
+    check_solver,
     invert,
     item_generator,
     latent_log_likelihood,
@@ -52,7 +54,7 @@ _EXACT = 256
 _PROBES = 8
 
 
-class Backward(ABC):
+class Backward:
     """The part of a model that runs from data to noise; see `physflow.Model`."""
 
     network: nn.Module
@@ -66,9 +68,12 @@ class Backward(ABC):
     grid: Grid
 
     @property
-    @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """The shape of what the flow runs over."""
+        """The shape of what the flow runs over: an item in model space, less what the latent holds of it."""
+        channels = self.transform.channels(len(self.fields))
+        if isinstance(self.latent, Coordinates):
+            channels -= self.latent.dimension
+        return (channels,) if self.config.space == "pod" else (channels, *self.grid.shape)
 
     @property
     def device(self) -> torch.device:
@@ -128,7 +133,7 @@ class Backward(ABC):
         Warns:
             UserWarning: If a round trip misses by more than the tolerance.
         """
-        chosen = _solver(solver)
+        chosen = _solver(solver, "an inversion")
         noise, errors, told = [], [], []
         latents = self._latents(ds, z)
         for start, items in self._items(ds, "invert", progress):
@@ -190,7 +195,7 @@ class Backward(ABC):
                 f"pairs lie on a graph; train a model of {given} alone (fields={list(self.equation.inputs)}) and ask "
                 "that one"
             )
-        chosen = _solver(solver)
+        chosen = _solver(solver, "a log-likelihood")
         divergence, values, errors = None, [], []
         for start, items in self._items(ds, "likelihood", progress):
             divergence = divergence or _divergence(probes, math.prod(items.shape[1:]))
@@ -256,17 +261,23 @@ class Backward(ABC):
                 yield start, self.transform(piece.to(self.device))
                 bar.update(len(piece))
 
-    def _velocity(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
-        """The learned velocity, for a state in float64 of which a network in float32 sees the rounded values."""
+    def _predict(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+        """The network, for a state in float64 of which it sees the rounded values if it is in float32."""
         dtype = next(self.network.parameters()).dtype
-        velocity = self.objective.velocity(self.network)
-        told = None if z is None else z.to(dtype)
-        return velocity(x.to(dtype), t.to(dtype), told).to(x.dtype)
+        prediction: Tensor = self.network(x.to(dtype), t.to(dtype), None if z is None else z.to(dtype))
+        return prediction.to(x.dtype)
+
+    @property
+    def _velocity(self) -> Velocity:
+        return self.objective.velocity(self._predict)
 
 
-def _solver(solver: str | Solver | None) -> Solver:
-    """The solver of this name; what is none is left for the function that needs one to refuse, with the reason."""
-    return make_solver(solver) if isinstance(solver, str) else RK4() if solver is None else solver
+def _solver(solver: str | Solver | None, what: str) -> Solver:
+    """The solver of this name; what is none is refused with the reason."""
+    chosen = RK4() if solver is None else make_solver(solver) if isinstance(solver, str) else solver
+    check_solver(chosen, what)
+    assert isinstance(chosen, Solver)
+    return chosen
 
 
 def _divergence(probes: int | None, dimension: int) -> Divergence:

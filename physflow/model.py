@@ -26,12 +26,13 @@ from physflow.fields import content_fingerprint, to_dataset
 from physflow.generative import (
     RK4,
     Conditioned,
-    Coordinates,
     Counted,
     Latent,
     Prior,
+    Sampler,
     Solver,
-    integrate,
+    generate,
+    item_generator,
     starting_points,
 )
 from physflow.grid import Grid
@@ -101,14 +102,6 @@ class Model(Backward):
             f"{type(self.equation).__name__ if self.equation else 'no equation'}, {latent}{parameters:,} parameters)"
         )
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of what the flow runs over: an item in model space, less what the latent holds of it."""
-        channels = self.transform.channels(len(self.fields))
-        if isinstance(self.latent, Coordinates):
-            channels -= self.latent.dimension
-        return (channels,) if self.config.space == "pod" else (channels, *self.grid.shape)
-
     def to(self, device: str | torch.device) -> Model:
         """Move the model to a device, and return it."""
         self.network.to(device)
@@ -119,7 +112,7 @@ class Model(Backward):
         self,
         n: int,
         seed: int = 0,
-        solver: str | Solver | None = None,
+        solver: str | Solver | Sampler | None = None,
         steps: int | None = None,
         correction: str | Correction | None = None,
         *,
@@ -136,9 +129,11 @@ class Model(Backward):
         Arguments:
             n: The number of samples.
             seed: The seed.
-            solver: The integrator: a name (``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, ``"dopri5"``) or a
-                `Solver`; None takes the one for which the model was made, with its steps. A model that predicts the
-                data knows its velocity at t = 1 only badly: rk4 and dopri5, which ask for it, do worse there.
+            solver: The integrator (``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, ``"dopri5"``, or a `Solver`), or
+                the sampler of the diffusion (``"ddim"``, ``"edm"``, ``"euler-maruyama"``, ``"stochastic-heun"``,
+                ``"predictor-corrector"``, or a `Sampler`); None takes the one for which the model was made, with its
+                steps. A model that predicts the data knows its velocity at t = 1 only badly: rk4 and dopri5, which ask
+                for it, do worse there.
             steps: The number of steps of a fixed-step solver; 10 for a solver that is named here.
             correction: None; ``"complete"``, which recomputes the solution fields from the sampled inputs; or any
                 callable that maps fields of shape (batch, channel, *axes) in physical units to corrected ones.
@@ -168,7 +163,7 @@ class Model(Backward):
         self,
         z: xr.DataArray | np.ndarray | Tensor,
         seed: int = 0,
-        solver: str | Solver | None = None,
+        solver: str | Solver | Sampler | None = None,
         steps: int | None = None,
         correction: str | Correction | None = None,
         *,
@@ -200,7 +195,7 @@ class Model(Backward):
     def from_noise(
         self,
         ds: xr.Dataset,
-        solver: str | Solver | None = None,
+        solver: str | Solver | Sampler | None = None,
         steps: int = 50,
         correction: str | Correction | None = None,
         *,
@@ -223,8 +218,8 @@ class Model(Backward):
             ValueError: If the noise has another shape, or there is no z and the model has a latent.
         """
         if "noise" not in ds or ("z" not in ds and self.latent is not None):
-            wanted = "noise" if self.latent is None else "noise and z"
-            raise ValueError(f"expected a Dataset with {wanted}, as model.invert gives it, got {[str(n) for n in ds]}")
+            wanted, found = "noise" if self.latent is None else "noise and z", list(map(str, ds))
+            raise ValueError(f"expected a Dataset with {wanted}, as model.invert gives it, got {found}")
         noise = torch.as_tensor(ds["noise"].values)
         if noise.shape[1:] != self.shape:
             raise ValueError(f"expected noise of shape (samples, {', '.join(map(str, self.shape))}), got {noise.shape}")
@@ -236,7 +231,7 @@ class Model(Backward):
         self,
         n: int,
         seed: int,
-        solver: str | Solver | None,
+        solver: str | Solver | Sampler | None,
         steps: int | None,
         correction: str | Correction | None,
         score: bool,
@@ -253,15 +248,16 @@ class Model(Backward):
             solver, steps = self.sampling.solver, self.sampling.steps if steps is None else steps
         solver_object, steps = make_solver(solver), 10 if steps is None else steps
         correct = self._correction(correction)
-        velocity = Counted(self._velocity)
-        device = self.device
+        network, device = Counted(self._predict), self.device
         pieces = [torch.empty(0, len(self.fields), *self.grid.shape, dtype=getattr(torch, dtype))]
         with torch.inference_mode(), tqdm(total=n, desc="sample", unit="field", disable=not progress) as bar:
             for first in range(0, n, _BLOCK):
                 indices = range(first, first + _BLOCK)
                 sizes = (self.shape, seed, indices, self.prior, given, one_noise, noise)
                 x0, z = starting_points(self.objective.start, *sizes)
-                y = integrate(velocity, x0.to(device), solver_object, steps, None if z is None else z.to(device))
+                settings = (solver_object, steps, None if z is None else z.to(device))
+                random = [item_generator(seed, i, 1) for i in indices]
+                y = generate(self.objective, network, x0.to(device), *settings, random)
                 items = y if z is None or self.latent is None else self.latent.join(z.to(device), y)
                 fields = self.transform.inverse(items.double()).cpu().to(getattr(torch, dtype))
                 pieces.append((correct(fields) if correct else fields)[: n - first])
@@ -274,11 +270,10 @@ class Model(Backward):
             "solver": repr(solver_object),
             "steps": steps,
             # Each block counts alike, but for adaptive solvers.
-            "evaluations": velocity.calls / max(1, len(pieces) - 1),
+            "evaluations": network.calls / max(1, len(pieces) - 1),
             "correction": correction if isinstance(correction, str) else "none" if correction is None else "custom",
+            **({} if noise is None else {"noise": "given"}),
         }
-        if noise is not None:
-            attrs["noise"] = "given"
         if self.prior is not None:
             attrs["latent"] = "given" if given is not None else self.prior.words
         ds = to_dataset(fields, self.fields, self.grid, attrs)

@@ -7,7 +7,7 @@ import xarray as xr
 import yaml
 
 import physflow
-from physflow.assembly import make_network, make_objective, make_prior, make_transform, sizes_of
+from physflow.assembly import SAMPLERS, make_network, make_objective, make_prior, make_transform, sizes_of
 from physflow.config import (
     EncoderConfig,
     LatentConfig,
@@ -100,6 +100,42 @@ class TestEverySpace:
 def test_every_solver_and_prediction(solver, prediction):
     ds = untrained(training=TrainingConfig(prediction=prediction)).sample(2, solver=solver, steps=3)
     assert np.isfinite(ds["pressure"]).all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("config", ["pod", "posterior"])
+@pytest.mark.parametrize("path", ["linear", "vp", "ve"])
+def test_every_sampler_draws_samples_that_depend_on_seed_and_index_alone(sampler, config, path):
+    settings = {"prediction": "noise"} if path == "vp" else {"sigma": 0.01} if path == "ve" else {}
+    model = untrained(SPACES[config], TrainingConfig(path=path, **settings))
+    many, few = (model.sample(n, seed=2, solver=sampler, steps=4, score=False) for n in (53, 4))
+    xr.testing.assert_equal(many.isel(sample=slice(4)), few)
+    assert np.isfinite(many["pressure"]).all()
+    assert few.attrs["solver"].startswith(SAMPLERS[sampler].__name__)
+    drawn = SAMPLERS[sampler]()
+    xr.testing.assert_equal(model.sample(4, seed=2, solver=drawn, steps=4, score=False), few)
+
+
+def test_samplers_need_a_score():
+    for training in (TrainingConfig(coupling="ot"), TrainingConfig(source="gaussian-process")):
+        config = SPACES["pixel"] if training.source != "gaussian" else SPACES["pod"]
+        with pytest.raises(
+            ValueError, match=r"EulerMaruyama.* needs a score, which is known for noise that is N\(0, I\)"
+        ):
+            untrained(config, training).sample(1, solver="euler-maruyama")
+    with pytest.raises(ValueError, match="unknown solver 'euler-maruyma'; did you mean 'euler-maruyama'"):
+        untrained().sample(1, solver="euler-maruyma")
+
+
+def test_random_steps_do_not_spoil_a_law():
+    """Of the Gaussian that an untrained model is: the same spread with random steps as without."""
+    model = untrained(ModelConfig(**SMALL), equation=False)
+    for parameter in model.network.parameters():
+        parameter.data.zero_()
+    found = [model.sample(500, solver=solver, steps=n) for solver, n in (("heun", 20), ("euler-maruyama", 200))]
+    spread = [float(np.log(ds["permeability"]).std()) for ds in found]
+    assert spread[0] == pytest.approx(spread[1], rel=0.06)
+    assert not np.allclose(found[0]["pressure"], found[1]["pressure"])
 
 
 def test_a_gaussian_process_source_is_correlated():

@@ -21,7 +21,8 @@ class SamplingConfig:
 
     Attributes:
         samples: Number of samples to draw.
-        solver: Integrator of the flow: euler, midpoint, heun, rk4 or dopri5.
+        solver: Integrator of the flow (euler, midpoint, heun, rk4 or dopri5) or sampler of the diffusion (ddim, edm;
+            euler-maruyama, stochastic-heun or predictor-corrector, which draw random numbers and need more steps).
         steps: Steps from noise to data.
         seed: Sample i depends on (seed, i) alone.
     """

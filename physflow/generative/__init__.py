@@ -14,6 +14,7 @@ from physflow.generative.diffusions import VE, VP
 from physflow.generative.divergence import Divergence, Exact, Hutchinson
 from physflow.generative.entropic import SchroedingerBridge, Sinkhorn
 from physflow.generative.exploration import latent_grid, latent_values, many_from_one, traverse
+from physflow.generative.generation import generate
 from physflow.generative.guidance import (
     ClassifierFree,
     ClassifierGuided,
@@ -53,7 +54,7 @@ from physflow.generative.latents import (
     encodings_of,
     latent_log_likelihood,
 )
-from physflow.generative.likelihood import Likelihood, bits_per_dimension, log_likelihood
+from physflow.generative.likelihood import Likelihood, bits_per_dimension, check_solver, log_likelihood
 from physflow.generative.maximum_likelihood import MaximumLikelihood
 from physflow.generative.mixture import DiagonalMixture
 from physflow.generative.networks import (
@@ -208,7 +209,9 @@ __all__ = [
     "Velocity",
     "assignment",
     "bits_per_dimension",
+    "check_solver",
     "encodings_of",
+    "generate",
     "integrate",
     "invert",
     "item_generator",

@@ -8,7 +8,7 @@ import torch
 __all__ = ["item_generator"]
 
 
-def item_generator(seed: int, index: int) -> torch.Generator:
+def item_generator(seed: int, index: int, stream: int = 0) -> torch.Generator:
     """The generator of item `index` of the sequence with this seed.
 
     torch's generator knows 32 bits of its seed: a sum, unlike a hash, gives no two items of a sequence the same.
@@ -16,6 +16,7 @@ def item_generator(seed: int, index: int) -> torch.Generator:
     Arguments:
         seed: The seed of the sequence, not negative.
         index: The number of the item, not negative.
+        stream: Which of several independent streams of the item's random numbers.
     """
-    start = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    start = int(np.random.SeedSequence((seed, stream) if stream else seed).generate_state(1)[0])
     return torch.Generator().manual_seed((start + index) % 2**32)
