@@ -152,12 +152,17 @@ def test_how_z_is_drawn_may_change_after_an_interruption(data, tmp_path, monkeyp
     def broken(self, latent, items):
         raise RuntimeError("no prior")
 
+    def taken(self, closure=None):
+        raise AssertionError("a step of a training was taken again")
+
+    # PyTorch wraps the steps of a class once, at its first optimiser: it must not be this one for all tests to come.
+    taken.hooked = True
     monkeypatch.setattr(fitting.Stages, "prior", broken)
     with pytest.raises(RuntimeError, match="no prior"):
         train_model(data, tmp_path, model=KINDS["vae-flow"], training=TRAINING)
     monkeypatch.undo()
     # The network is complete: no step of a training is taken again.
-    monkeypatch.setattr(torch.optim.Adam, "step", None)
+    monkeypatch.setattr(torch.optim.AdamW, "step", taken)
     other = dataclasses.replace(KINDS["vae-flow"].latent, draw="normal")
     model = train_model(data, tmp_path, model=ModelConfig(**MLP, latent=other), training=TRAINING)
     assert model.config.latent.drawn == "normal"
