@@ -216,7 +216,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: str) -> Figure:
     return figure
 
 
-def paths_picture(path: Path, sampler: Sampler, title: str, n: int = 60) -> Figure:
+def paths_picture(path: Path, sampler: Sampler, title: str, n: int = 16) -> Figure:
     """Trajectories in the plane."""
     generator = torch.Generator().manual_seed(4)
     x0 = torch.randn(n, 2, generator=generator, dtype=torch.float64)

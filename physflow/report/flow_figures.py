@@ -204,9 +204,9 @@ def _ends(ax: Axes, start: Array, end: Array, names: tuple[str, str] = ("start, 
 
 
 def _contours(ax: Axes, log_density: Callable[[Tensor], Tensor], points: Array, n: int = 160) -> None:
-    """Filled contours of a density over the box of some points and 15 % more."""
+    """Filled contours of a density over the box of some points and 40 % more."""
     low, high = points.min(axis=0), points.max(axis=0)
-    margin = 0.15 * np.maximum(high - low, 1e-3 * (1 + np.abs(high)))
+    margin = 0.4 * np.maximum(high - low, 1e-3 * (1 + np.abs(high)))
     u, v = (np.linspace(a - m, b + m, n) for a, b, m in zip(low, high, margin, strict=True))
     grid = torch.from_numpy(np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2))
     values = array_of(log_density(grid))
