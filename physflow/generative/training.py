@@ -33,13 +33,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import math
 import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -52,6 +50,7 @@ from physflow.config import TrainingConfig, to_dict
 from physflow.generative.averages import AveragedWeights
 from physflow.generative.batches import BatchSource, BatchStream
 from physflow.generative.checkpoints import Checkpoint, Draws, Record
+from physflow.generative.interrupts import deferred_interrupt
 from physflow.generative.objectives import Objective
 
 __all__ = ["TrainingDiverged", "train"]
@@ -222,7 +221,7 @@ def _loop(
     with (
         tqdm(total=config.steps, initial=record.step, desc="train", disable=not progress) as bar,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
-        _deferred_interrupt() as interrupted,
+        deferred_interrupt() as interrupted,
         contextlib.closing(_batches(run, data, rank, world)) as batches,
     ):
         while record.step < config.steps:
@@ -364,36 +363,12 @@ def _processes(device: torch.device) -> tuple[int, int]:
             torch.cuda.set_device(device)
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         # The processes of one launch can meet only once, so they stay joined for a next training.
-        atexit.register(distributed.destroy_process_group)
+        atexit.register(_leave)
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold back the first Ctrl-C or SIGTERM, so that no checkpoint sees half a step; it is raised on leaving.
-
-    Yields:
-        A function that says whether there was one.
-    """
-    pending = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal pending
-        # torchrun passes on what its processes have received from the terminal already.
-        if pending and not distributed.is_torchelastic_launched():
-            raise KeyboardInterrupt
-        pending = True
-
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    # Python delivers signals to the main thread only, and another handler is somebody's wish.
-    main = threading.current_thread() is threading.main_thread()
-    held = {number: handler for number, handler in usual.items() if main and signal.getsignal(number) is handler}
-    for number in held:
-        signal.signal(number, hold)
-    try:
-        yield lambda: pending
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-    if pending:
-        raise KeyboardInterrupt
+def _leave() -> None:
+    """Part from the other processes, at the end of this one."""
+    # A wrapped network that waits in a cycle for its collection would keep the group's threads beyond the interpreter.
+    gc.collect()
+    distributed.destroy_process_group()
