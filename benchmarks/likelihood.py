@@ -1,6 +1,6 @@
 """Likelihoods of flows against known ones: mixtures, Gaussian fields, trained models; and training by them.
 
-    python benchmarks/likelihood.py --out benchmarks/results/likelihood     # about 25 minutes on one core
+    python benchmarks/likelihood.py --out benchmarks/results/likelihood     # less than an hour on one core
     python benchmarks/likelihood.py --quick --out likelihood                # a minute
 
 * Mixtures: three Gaussians in 1, 2 and 16 dimensions, the exact velocity of the straight line, in float64. The largest

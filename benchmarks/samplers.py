@@ -1,7 +1,7 @@
 """Flow against diffusion: paths, samplers with and without noise, and what one network can do on all of them.
 
-    python benchmarks/samplers.py --out benchmarks/results/samplers     # about 15 minutes on one core
-    python benchmarks/samplers.py --quick --out samplers                # half a minute
+    python benchmarks/samplers.py --out benchmarks/results/samplers     # about 20 minutes on one core
+    python benchmarks/samplers.py --quick --out samplers                # a minute
 
 The data are a mixture of three tilted Gaussians in the plane, whose velocity and score are known on every path. So what
 a sampler misses is its own error, and what a network misses is told apart from it.
